@@ -1,0 +1,372 @@
+"""What the command line may say: mistakes are answered in one short message before torch or any data is touched."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from genrec.config.faults import Fault, report
+from genrec.config.root import NEEDED_NODES, RootConfig, check, conf_dir, register_schema
+from genrec.contracts import GenrecError
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
+
+_NEXT = "Nothing was run. `python -m genrec.run --help` lists groups and keys, `--cfg job` shows the config."
+_MAX_JOBS = 24  # of a sweep that are checked in every combination; of larger ones, each value once
+
+
+def preflight(argv: Sequence[str]) -> int | None:
+    """Answers ``--help`` (0) and mistakes (2); None means that Hydra may start the run."""
+    if "--help" in argv or "-h" in argv:
+        from genrec.config.usage import help_text
+
+        sys.stdout.write(help_text(_option(argv, "--config-dir", "-cd")))
+        return 0
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())  # a console script does not see the user's own modules otherwise
+    from hydra._internal.utils import get_args_parser
+
+    args = get_args_parser().parse_args(list(argv))
+    if args.hydra_help or args.shell_completion or args.info is not None or args.experimental_rerun is not None:
+        return None
+    try:
+        with Composer(args.config_dir, args.config_name or "config", args.config_path) as composer:
+            faults = command_faults(composer, args.overrides, multirun=args.multirun, show_only=args.cfg is not None)
+    except GenrecError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    if not faults:
+        return None
+    sys.stderr.write(f"{report(faults)}\n{_NEXT}\n")
+    return 2
+
+
+class Composer:
+    """Hydra's composition without a Hydra run; leaves the process as it found it."""
+
+    def __init__(
+        self, config_dir: str | Path | None = None, config_name: str = "config", config_path: str | None = None
+    ) -> None:
+        self.config_dir = Path(config_dir).absolute() if config_dir else None
+        self.config_name = config_name
+        self.main = Path(__file__).resolve().parents[1] / config_path if config_path else conf_dir()
+        self._composed: dict[tuple[str, ...], DictConfig | Exception] = {}
+        if self.config_dir and not self.config_dir.is_dir():
+            raise GenrecError(f"--config-dir {config_dir}: there is no such folder. It holds groups as conf/ does.")
+
+    def __enter__(self) -> Self:
+        from hydra._internal.hydra import Hydra
+        from hydra._internal.utils import create_config_search_path
+        from hydra.core.config_search_path import SearchPathQuery
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.core.singleton import Singleton
+        from hydra.version import setbase
+
+        register_schema()
+        self._backup = Singleton._instances.get(GlobalHydra)
+        Singleton._instances.pop(GlobalHydra, None)
+        setbase("1.3")
+        search_path = create_config_search_path(str(self.main))
+        if self.config_dir:
+            anchor = SearchPathQuery(provider="schema")
+            search_path.prepend(provider="command-line", path=f"file://{self.config_dir}", anchor=anchor)
+        self.hydra = Hydra.create_main_hydra2(task_name="run", config_search_path=search_path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.core.singleton import Singleton
+
+        Singleton._instances.pop(GlobalHydra, None)
+        if self._backup is not None:
+            Singleton._instances[GlobalHydra] = self._backup
+
+    def try_compose(self, overrides: Sequence[str]) -> DictConfig | Exception:
+        """The whole config, the ``hydra`` node included, or why there is none: any failure here is a user's mistake."""
+        key = tuple(overrides)
+        if key not in self._composed:
+            self._composed[key] = self._compose(key)
+        return self._composed[key]
+
+    def _compose(self, overrides: tuple[str, ...]) -> DictConfig | Exception:
+        from hydra.types import RunMode
+
+        options: dict[str, Any] = {"run_mode": RunMode.RUN, "from_shell": False, "with_log_configuration": False}
+        try:
+            return self.hydra.compose_config(self.config_name, list(overrides), **options)
+        except Exception as error:
+            return error
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The config as a run sees it; raises ``GenrecError`` with all faults where it cannot be composed."""
+        from omegaconf import open_dict
+
+        config = self.try_compose(overrides)
+        if isinstance(config, Exception):
+            raise GenrecError(report(Diagnosis(self, overrides).faults() or [_hydra_fault(config)]))
+        config = config.copy()
+        with open_dict(config):
+            del config["hydra"]
+        return config
+
+    def groups(self) -> list[str]:
+        """The groups of genrec and of the user."""
+        return sorted(name for name in self.hydra.config_loader.list_groups("") if name != "hydra")
+
+    def options(self, group: str) -> list[str]:
+        """The options of a group, empty where there is no such group."""
+        return sorted(self.hydra.config_loader.get_group_options(group))
+
+
+# ---- faults of a command line ---------------------------------------------------------------------------------------
+
+
+def command_faults(
+    composer: Composer, overrides: Sequence[str], *, multirun: bool = False, show_only: bool = False
+) -> list[Fault]:
+    """All faults of all jobs that a command line asks for; with ``show_only`` those that keep it from composing."""
+    parsed, faults = _parse(composer, overrides)
+    axes = [_alternatives(item) for item in parsed]
+    first = [axis[0] for axis in axes]
+    if show_only and not isinstance(composer.try_compose(first), Exception):
+        return faults
+    searched = _sweeper_axes(Diagnosis(composer, first).base(), composer, multirun)
+    swept = [item for item in parsed if item.is_sweep_override()]
+    if swept and not multirun and searched is None:
+        text = "several values need -m; a list is written [a,b]"
+        return faults + [Fault(item.key_or_group, text, _given(item)) for item in swept]
+    jobs = _jobs([*(searched or []), *axes])
+    for job in jobs:
+        faults += Diagnosis(composer, job).faults()
+    if not faults:
+        whole = composer.try_compose(jobs[0])
+        faults += [_hydra_fault(whole)] if isinstance(whole, Exception) else []
+    return list(dict.fromkeys(faults))
+
+
+def _parse(composer: Composer, overrides: Sequence[str]) -> tuple[list[Override], list[Fault]]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create(config_loader=composer.hydra.config_loader)
+    parsed: list[Override] = []
+    faults = []
+    for text in overrides:
+        try:
+            parsed += parser.parse_overrides([text])
+        except HydraException as error:
+            faults.append(_syntax_fault(text, str(error)))
+    return parsed, faults
+
+
+def _syntax_fault(text: str, message: str) -> Fault:
+    if "=" not in text:
+        return Fault(text, "an override is written key=value (+key=value adds a key, ~key removes one)")
+    reason = message.splitlines()[0].removeprefix("LexerNoViableAltException: ")
+    hint = "Quote values with spaces, commas or brackets for the shell as well: 'key=\"a, b\"'."
+    detail = f" ({reason})" if reason != text else ""
+    return Fault(text, f"this is not an override that can be read{detail}", None, None, hint)
+
+
+def _alternatives(item: Override) -> list[str]:
+    """The overrides without sweep that one override stands for; of an interval its two ends."""
+    from hydra.core.override_parser.types import IntervalSweep
+
+    if not item.is_sweep_override():
+        return [item.input_line or ""]
+    value = item.value()
+    if isinstance(value, IntervalSweep):
+        return [f"{item.get_key_element()}={end}" for end in (value.start, value.end)]
+    return [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
+
+
+def _given(item: Override) -> str:
+    return (item.input_line or "").partition("=")[2]
+
+
+def _sweeper_axes(config: DictConfig | Exception, composer: Composer, multirun: bool) -> list[list[str]] | None:
+    """What the sweeper's own search space adds; None for a single run and where the config does not compose."""
+    from omegaconf import OmegaConf
+
+    if isinstance(config, Exception) or not (multirun or str(config.hydra.mode).rpartition(".")[2] == "MULTIRUN"):
+        return None
+    params: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    params = params.get("params") or {} if isinstance(params, dict) else {}
+    parsed, _ = _parse(composer, [f"{key}={value}" for key, value in params.items()])
+    return [_alternatives(item) for item in parsed]
+
+
+def _jobs(axes: Sequence[list[str]]) -> list[list[str]]:
+    total = 1
+    for axis in axes:
+        total *= len(axis)
+    if total <= _MAX_JOBS:
+        return [list(job) for job in product(*axes)]
+    first = [axis[0] for axis in axes]
+    return [first] + [
+        [*first[:index], value, *first[index + 1 :]] for index, axis in enumerate(axes) for value in axis[1:]
+    ]
+
+
+class Diagnosis:
+    """All mistakes in the overrides of one job, where Hydra itself stops at the first.
+
+    Only the choices of groups are composed by Hydra; the values are then set one by one on a config that takes any
+    key, so that jobs of a sweep share the composition, which is what takes time.
+    """
+
+    def __init__(self, composer: Composer, overrides: Sequence[str]) -> None:
+        self.composer = composer
+        self.groups = composer.groups()
+        self.found: list[Fault] = []
+        self.choices: list[str] = []
+        self.values: list[Override] = []
+        for item in _parse(composer, overrides)[0]:
+            if re.split(r"[./]", item.key_or_group)[0] == "hydra":
+                self.choices.append(item.input_line or "")
+            elif item.package is not None or "/" in item.key_or_group or composer.options(item.key_or_group):
+                self.choices += self._choice(item)
+            else:
+                self.values.append(item)
+
+    def base(self) -> DictConfig | Exception:
+        """The config before any value is set, or why there is none."""
+        return self.composer.try_compose(self.choices)
+
+    def faults(self) -> list[Fault]:
+        """All faults that can be told apart."""
+        from omegaconf import DictConfig, OmegaConf
+
+        base = self.base()
+        if isinstance(base, Exception):
+            return self.found or [_hydra_fault(base)]
+        config = OmegaConf.create(OmegaConf.to_container(base, resolve=False))
+        assert isinstance(config, DictConfig)
+        for item in self.values:
+            self._apply(config, item)
+        known = {fault.key for fault in self.found}
+        return [*self.found, *(fault for fault in check(config, self.groups) if fault.key not in known)]
+
+    def _choice(self, item: Override) -> list[str]:
+        """The choice of a group's option as it should have been, empty where nothing is near."""
+        from genrec.config.signatures import nearest
+
+        group, options, value = item.key_or_group, self.composer.options(item.key_or_group), item.value()
+        if not options:
+            known = f"Groups: {', '.join(self.groups)}."
+            self._add(Fault(group, "no such group", _given(item), nearest(group, self.groups), known))
+            return []
+        listing = f"Options: {', '.join(options)}."
+        if item.is_delete():
+            return [item.input_line or ""]
+        if not isinstance(value, str | list):
+            none = "" if group in NEEDED_NODES else f", or write '~{group}' for none"
+            self._add(Fault(group, f"name one option{none}", _given(item), None, listing))
+            return []
+        wrong = [str(name) for name in (value if isinstance(value, list) else [value]) if str(name) not in options]
+        for name in wrong:
+            self._add(Fault(group, f"no {group} '{name}'", name, nearest(name, options), listing))
+        if not wrong:
+            return [item.input_line or ""]
+        near = nearest(wrong[0], options) if isinstance(value, str) else None
+        return [f"{item.get_key_element()}={near}"] if near else []
+
+    def _add(self, fault: Fault) -> None:
+        self.found.append(fault)
+
+    def _apply(self, config: Any, item: Override) -> None:
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        key = item.key_or_group
+        fault = None if item.is_add() or item.is_force_add() else self._unknown(config, item)
+        if fault is not None:
+            self._add(fault)
+            return
+        merges = isinstance(item.value(), dict | list)
+        try:
+            if item.is_delete():
+                parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
+                del parent[key.rpartition(".")[2]]
+            elif item.is_add() and not merges and OmegaConf.select(config, key) is not None:
+                self._add(Fault(key, "the config has it already: leave out the +", _given(item)))
+            else:
+                OmegaConf.update(config, key, item.value(), merge=True, force_add=True)
+        except (OmegaConfBaseException, TypeError, AttributeError) as error:
+            self._add(Fault(key, str(error).splitlines()[0], _given(item)))
+
+    def _unknown(self, config: Any, item: Override) -> Fault | None:
+        """The fault of naming a key that is not there; None where it is, or where ``check`` will say it better."""
+        from genrec.config.signatures import TargetNotFoundError, nearest, read_signature
+
+        node: Any = config
+        parts = item.key_or_group.split(".")
+        for depth, part in enumerate(parts):
+            place = ".".join(parts[: depth + 1])
+            if node is None:
+                above = ".".join(parts[:depth])
+                return Fault(item.key_or_group, f"{above} is null here, so it has no keys", _given(item))
+            if not hasattr(node, "keys") or "[" in part:
+                return None
+            if part in _names(node):
+                if depth + 1 == len(parts) or _is_interpolation(node, part):
+                    return None
+                node = node[part] if not _is_missing(node, part) else None
+                continue
+            if depth == 0:
+                known = list(dict.fromkeys([*RootConfig.__dataclass_fields__, *self.groups]))
+                given = _given(item) if place == item.key_or_group else None
+                return Fault(place, "no such key or group", given, nearest(part, known), f"Known: {', '.join(known)}.")
+            target = node.get("_target_")
+            if not isinstance(target, str) or depth + 1 < len(parts):
+                names = [name for name in _names(node) if name != "_target_"]
+                given = _given(item) if place == item.key_or_group else None
+                return Fault(place, "no such key", given, nearest(part, names), f"Known: {', '.join(names)}.")
+            try:
+                signature = read_signature(target)
+            except TargetNotFoundError:
+                return None
+            if part in signature.parameters or (signature.open and not nearest(part, signature.parameters)):
+                return Fault(place, f"the config does not list it; {signature.name} takes it: write +{item.input_line}")
+        return None
+
+
+def _is_missing(node: Any, name: str) -> bool:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.is_missing(node, name)
+
+
+def _is_interpolation(node: Any, name: str) -> bool:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.is_interpolation(node, name)
+
+
+def _names(node: Any) -> list[str]:
+    """The keys of a config node, those with missing values as well (which ``in`` denies)."""
+    return [str(name) for name in node]
+
+
+def _hydra_fault(error: Exception) -> Fault:
+    said = [*str(error).splitlines(), *str(error.__cause__ or "").splitlines()]
+    noise = ("See http", "Set the environment", "full_key", "object_type", "reference_type")
+    text = " ".join(line.strip() for line in said if line.strip() and not line.strip().startswith(noise))
+    text = text.partition(" Config search path:")[0]
+    return Fault("config", text.rstrip(".") or type(error).__name__)
+
+
+def _option(argv: Sequence[str], *names: str) -> str | None:
+    """The value of an option in ``argv``, given as ``--name value`` or ``--name=value``."""
+    for index, word in enumerate(argv):
+        head, equals, tail = word.partition("=")
+        if head in names:
+            return tail if equals else argv[index + 1] if index + 1 < len(argv) else None
+    return None

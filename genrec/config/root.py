@@ -1,0 +1,291 @@
+"""The typed root of the config, and ``check``: ``_target_`` nodes against the signatures they name, all faults at once.
+
+Nothing here imports torch, Lightning or torch-geometric: a mistake is answered before they are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+from annotated_types import Ge, Gt, MinLen
+
+from genrec.config.faults import Fault, report
+from genrec.contracts import GenrecError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from genrec.config.signatures import Signature
+
+SCHEMA_NAME = "genrec_schema"
+_RESERVED = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
+_RUNTIME_FOLDER = "${hydra:runtime.output_dir}"
+
+
+@dataclass
+class RootConfig:
+    """Every key that may stand at the top of a config; what each does is written in ``conf/config.yaml``."""
+
+    model: Any = None
+    trainer: Any = None
+    data: Any = None
+    split: Any = None
+    encoder: Any = None
+    tokenizer: Any = None
+    optimizer: Any = None
+    scheduler: Any = None
+    hardware: Any = None
+    logger: Any = None
+    callbacks: Any = None
+    baselines: Any = None
+    seed: Annotated[int, Ge(0)] = 42
+    monitor: str | None = None
+    k_values: Annotated[list[Annotated[int, Gt(0)]], MinLen(1)] = field(default_factory=lambda: [5, 10, 20])
+    filter_seen: bool = False
+    output_dir: str = _RUNTIME_FOLDER
+    runs_dir: str = "outputs"
+    data_root: str = "data"
+    cache_dir: str = "outputs/cache"
+    resume: str | None = None
+    progress: bool = True
+
+
+NEEDED_NODES = ("model", "trainer", "data", "split", "encoder", "tokenizer", "optimizer", "hardware")
+
+_MAPPINGS = ("baselines", "logger", "callbacks")
+
+
+def conf_dir() -> Path:
+    """The folder of config groups: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").exists():
+            return folder
+    raise GenrecError(f"The config groups are missing: there is no conf/config.yaml in {package} or {package.parent}.")
+
+
+def register_schema() -> None:
+    """Makes the typed root known to Hydra; calling it again changes nothing.
+
+    The schema is left open, so that a user's own groups may stand beside ours; ``check`` refuses any other unknown key.
+    """
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    schema = OmegaConf.structured(RootConfig)
+    OmegaConf.set_struct(schema, False)
+    ConfigStore.instance().store(name=SCHEMA_NAME, node=schema)
+
+
+def preflight(argv: Sequence[str]) -> int | None:
+    """Answers ``--help`` (0) and mistakes on the command line (2); None means that the run may start."""
+    from genrec.config.command_line import preflight
+
+    return preflight(argv)
+
+
+def compose_config(
+    overrides: Sequence[str] = (), config_dir: str | Path | None = None, *, output_dir: str | Path = "outputs/composed"
+) -> DictConfig:
+    """The config that overrides give, without a running Hydra; ``config_dir`` is what ``--config-dir`` would name."""
+    from genrec.config.command_line import Composer
+
+    with Composer(config_dir) as composer:
+        config = composer.compose(overrides)
+    if raw_value(config, "output_dir") == _RUNTIME_FOLDER:
+        config.output_dir = str(output_dir)
+    return config
+
+
+def raw_value(config: DictConfig, key: str) -> Any:
+    """A value as it is written, interpolations unresolved."""
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    return plain.get(key)
+
+
+def check_or_raise(config: DictConfig) -> None:
+    """Raises ``GenrecError`` with all faults of a config."""
+    from hydra.core.hydra_config import HydraConfig
+
+    groups = HydraConfig.get().runtime.choices if HydraConfig.initialized() else ()
+    faults = check(config, [str(name) for name in groups])
+    if faults:
+        raise GenrecError(report(faults))
+
+
+def check(config: DictConfig, groups: Iterable[str] = ()) -> list[Fault]:
+    """All faults of a composed config. ``groups`` are extra keys allowed at the root (a user's own config groups)."""
+    from genrec.config.plain import PlainConfig
+
+    plain = PlainConfig(config)
+    faults = [*plain.faults, *_check_root(plain.values, set(groups))]
+    checker = _Checker(plain.interpolations, {fault.key for fault in faults})
+    for key, value in plain.values.items():
+        if key != "hydra":
+            faults += checker.node(key, value, curried=key == "model" or key.startswith("baselines"))
+    seen = {fault.key for fault in faults}
+    faults += [fault for fault in _check_rules(plain.values) if fault.key not in seen]
+    return list(dict.fromkeys(faults))
+
+
+def _check_root(values: dict[str, Any], groups: set[str]) -> Iterator[Fault]:
+    from genrec.config.annotations import accepts, as_yaml, checkable, describe
+    from genrec.config.signatures import nearest
+
+    hints = {name: checkable(hint) for name, hint in get_type_hints(RootConfig, include_extras=True).items()}
+    for key, value in values.items():
+        if key in hints and not (_builds_object(value) or accepts(hints[key], value)):
+            yield Fault(key, f"expected {describe(hints[key])}", as_yaml(value))
+        elif key not in hints and key not in groups and key != "hydra":
+            yield Fault(key, "no such key", as_yaml(value), nearest(key, hints), f"Known keys: {', '.join(hints)}.")
+    for key in _MAPPINGS:
+        if not isinstance(values.get(key), dict | None):
+            yield Fault(key, "expected a mapping of names to nodes, or null", as_yaml(values[key]))
+    for key in NEEDED_NODES:
+        if not isinstance(values.get(key), dict):
+            yield Fault(key, "one option of this group must be chosen (--help lists them)", as_yaml(values.get(key)))
+
+
+class _Checker:
+    """Walks a config; what a key interpolates is judged where it comes from, unless only the type here refuses it."""
+
+    def __init__(self, interpolations: dict[str, str], already: set[str]) -> None:
+        self.interpolations = interpolations
+        self.already = already
+
+    def node(self, path: str, value: Any, *, curried: bool = False) -> Iterator[Fault]:
+        """Faults of everything below ``path``; a curried node gets its first arguments later."""
+        if path in self.interpolations and isinstance(value, dict | list):
+            return
+        if isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from self.node(f"{path}[{index}]", item)
+        if not isinstance(value, dict):
+            return
+        if isinstance(value.get("_target_"), str):
+            yield from self._target(path, value, curried)
+        for key, item in value.items():
+            yield from self.node(f"{path}.{key}", item, curried=curried and "_target_" not in value)
+
+    def _target(self, path: str, value: dict[str, Any], curried: bool) -> Iterator[Fault]:
+        from genrec.config.signatures import TargetNotFoundError, read_signature
+
+        target = value["_target_"]
+        try:
+            signature = read_signature(target)
+        except TargetNotFoundError as error:
+            yield Fault(f"{path}._target_", str(error), target, error.nearest)
+            return
+        curried = curried or bool(value.get("_partial_"))
+        given = set(value) - _RESERVED
+        positional = len(value.get("_args_") or ())
+        supplied = given | set(signature.positional[:positional])
+        for key in [name for name in value if name not in _RESERVED]:
+            yield from self._argument(path, key, value[key], signature, curried)
+        for name, parameter in signature.parameters.items():
+            later = curried and parameter.supplied
+            if parameter.required and name not in supplied and not later and f"{path}.{name}" not in self.already:
+                yield Fault(f"{path}.{name}", f"{signature.name} needs it and it is not given")
+
+    def _argument(self, path: str, key: str, value: Any, signature: Signature, curried: bool) -> Iterator[Fault]:
+        from genrec.config.annotations import accepts, as_yaml, choices, describe
+        from genrec.config.signatures import nearest
+
+        place = f"{path}.{key}"
+        parameter = signature.parameters.get(key)
+        if parameter is None:
+            if not signature.open:
+                names = [name for name, item in signature.parameters.items() if not (item.supplied and curried)]
+                listing = f"It takes: {', '.join(names) or 'none'}."
+                yield Fault(place, f"{signature.name} takes no such key", as_yaml(value), nearest(key, names), listing)
+            return
+        if _builds_object(value) or self._source(place) in self.already or accepts(parameter.annotation, value):
+            return
+        source = f" (from {self.interpolations[place]})" if place in self.interpolations else ""
+        near = nearest(value, choices(parameter.annotation)) if isinstance(value, str) else None
+        yield Fault(place, f"expected {describe(parameter.annotation)}", as_yaml(value) + source, near)
+
+    def _source(self, place: str) -> str:
+        return self.interpolations.get(place, "").removeprefix("${").removesuffix("}")
+
+
+def _builds_object(value: Any) -> bool:
+    """Whether instantiation will replace (part of) a value by an object, so that its type cannot be judged here."""
+    from genrec.config.plain import UNRESOLVED
+
+    if isinstance(value, dict):
+        return "_target_" in value or any(_builds_object(item) for item in value.values())
+    return any(_builds_object(item) for item in value) if isinstance(value, list) else value is UNRESOLVED
+
+
+# ---- rules that tie keys together -----------------------------------------------------------------------------------
+
+RANKING_METRICS = ("recall", "ndcg", "hit", "mrr", "precision", "map")
+_BOUNDS = {  # of arguments that third-party signatures declare as plain numbers
+    "optimizer.lr": (0.0, False),
+    "optimizer.weight_decay": (0.0, True),
+    "optimizer.eps": (0.0, True),
+    "optimizer.momentum": (0.0, True),
+}
+
+
+def _check_rules(values: dict[str, Any]) -> Iterator[Fault]:
+    yield from _check_monitor(values)
+    yield from _check_protocol(values)
+    for path, (bound, inclusive) in _BOUNDS.items():
+        group, key = path.split(".")
+        value = (values.get(group) or {}).get(key)
+        if isinstance(value, int | float) and (value < bound or (value == bound and not inclusive)):
+            words = "of at least" if inclusive else "greater than"
+            yield Fault(path, f"expected a number {words} {bound:g}", f"{value:g}")
+
+
+def _check_protocol(values: dict[str, Any]) -> Iterator[Fault]:
+    """A model and the baselines beside it are scored by one protocol, which therefore stands at the root."""
+    from genrec.config.annotations import as_yaml
+
+    trainer = values.get("trainer") or {}
+    for key in ("filter_seen", "k_values"):
+        if key in trainer and key in values and trainer[key] != values[key]:
+            given = as_yaml(trainer[key])
+            yield Fault(
+                f"trainer.{key}", "it holds for all models alike, so give it at the root", given, f"{key}={given}"
+            )
+
+
+def _check_monitor(values: dict[str, Any]) -> Iterator[Fault]:
+    """What selects a model is a metric that is computed, and never one of the test set.
+
+    The root's ``monitor`` names one of ``k_values``; a trainer computes any k that its own ``monitor`` asks for, so
+    that ``k_values=[5]`` works with a trainer that monitors recall@10.
+    """
+    k_values = values.get("k_values")
+    own = (values.get("trainer") or {}).get("monitor")
+    if isinstance(k_values, list):
+        yield from _monitor_fault("monitor", values.get("monitor"), k_values)
+        named = str(own).rpartition("@")[2]
+        yield from _monitor_fault("trainer.monitor", own, [*k_values, *([named] if named.isdecimal() else [])])
+
+
+def _monitor_fault(key: str, monitor: Any, k_values: Sequence[Any]) -> Iterator[Fault]:
+    from genrec.config.signatures import nearest
+
+    if not isinstance(monitor, str):
+        return
+    allowed = [f"val/{name}@{k}" for name in RANKING_METRICS for k in k_values]
+    listing = f"Allowed: val/loss, train/loss, or val/<{'|'.join(RANKING_METRICS)}>@<{'|'.join(map(str, k_values))}>."
+    if monitor.startswith(("test/", "test_")):
+        near = "val/" + monitor[len("test/") :]
+        yield Fault(key, "the test set must not choose a model", monitor, near if near in allowed else None, listing)
+    elif "@" in monitor and monitor.replace("val_", "val/", 1) not in allowed:
+        same_metric = [name for name in allowed if name.partition("@")[0] == monitor.partition("@")[0]]
+        near = nearest(monitor, same_metric or allowed)
+        yield Fault(key, f"not among the metrics computed for k_values={list(k_values)}", monitor, near, listing)
+    elif "@" not in monitor and not monitor.startswith(("val/", "train/", "val_", "train_")):
+        near = nearest(monitor, [*allowed, "val/loss", "train/loss"])
+        yield Fault(key, "not a metric's name", monitor, near, listing)

@@ -1,0 +1,189 @@
+"""The few nouns every layer shares, and the only place where they are spelled.
+
+Shape letters used throughout genrec: B batch, L history length (in items), T targets per user, C levels of a semantic
+ID, K codes per level, D width, N items, U users, V vocabulary of tokens, k length of a recommendation list.
+
+This module imports torch for type checking only, so that config checking and ``--help`` stay fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from genrec.data.ragged import Ragged
+    from genrec.semantic_ids import SemanticIds
+
+PAD_TOKEN = 0  # token ids 0 and 1 are reserved, so that code 0 of level 0 is never mistaken for padding
+BOS_TOKEN = 1
+NUM_SPECIAL_TOKENS = 2
+IGNORE = -1  # "no item here": unscored target, unfilled place in a list
+TRAIN, VAL, TEST = "train", "val", "test"
+
+
+class GenrecError(ValueError):
+    """A mistake of the user: the message says what was given, what is allowed and what to do next."""
+
+
+class Task(StrEnum):
+    """What a model is for; decides how it is evaluated."""
+
+    RETRIEVAL = "retrieval"
+    TOKENIZER = "tokenizer"
+
+
+class _Batch:
+    """Moves every tensor field of a frozen dataclass to a device."""
+
+    def to(self, device: Any, non_blocking: bool = False) -> Self:
+        moved = {}
+        for item in fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, item.name)
+            if hasattr(value, "to"):
+                moved[item.name] = value.to(device, non_blocking=non_blocking)
+        return replace(self, **moved)  # pyright: ignore[reportType, reportArgumentType, reportCallIssue, reportReturnType]
+
+
+@dataclass(frozen=True)
+class SequenceBatch(_Batch):
+    """Training rows of a sequence model: item histories and, at each position, the item that came next.
+
+    ``users`` (B,), ``items`` (B, L) item indices 0..N-1 filled from the left, ``lengths`` (B,) valid positions per row,
+    ``targets`` (B, L): the item following ``items[:, : t + 1]``, or ``IGNORE`` where position t is not scored.
+    Sliding windows score the last valid position only; one-pass training scores every position once per epoch.
+    """
+
+    users: Tensor
+    items: Tensor
+    lengths: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class HistoryBatch(_Batch):
+    """What is known of some users when items are recommended to them.
+
+    ``users`` (B,), ``items`` (B, L) the most recent items filled from the left, oldest first, ``lengths`` (B,);
+    ``seen`` (B, S) items not to be recommended, filled with ``IGNORE``, or None where nothing is masked.
+    """
+
+    users: Tensor
+    items: Tensor
+    lengths: Tensor
+    seen: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ItemBatch(_Batch):
+    """Items with their vectors: ``items`` (B,) indices, ``vectors`` (B, D) float32."""
+
+    items: Tensor
+    vectors: Tensor
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a model returns for a batch: ``total`` is differentiated, ``parts`` are logged.
+
+    ``count`` is the number of samples (targets, items) that ``total`` averages over; epoch means are weighted by it.
+    """
+
+    total: Tensor
+    count: int
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """The best items for each row of a batch, best first.
+
+    ``items`` (B, k) item indices, ``IGNORE`` where fewer than k could be found; ``scores`` (B, k), -inf there.
+    """
+
+    items: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model may know of the data when it is built; nothing in it depends on held-out interactions.
+
+    ``item_vectors`` is (N, D) float32; ``train`` holds the training items of each user, oldest first.
+    """
+
+    num_users: int
+    num_items: int
+    semantic_ids: SemanticIds | None = None
+    item_vectors: np.ndarray | None = None
+    train: Ragged | None = None
+
+
+class Plan(Protocol):
+    """The batches of one epoch as a sequence: ``plan[i]`` is a pure function of the data, the seed, the epoch and i."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Any: ...
+
+
+class View(Protocol):
+    """What a trainer consumes: the data in the form that a kind of model needs."""
+
+    @property
+    def fingerprint(self) -> str: ...
+    def train_plan(self, model: Any, *, batch_size: int, seed: int, epoch: int) -> Plan: ...
+
+
+@runtime_checkable
+class RetrievalModel(Protocol):
+    """A model that recommends items from a history."""
+
+    view: str
+    task: Task
+
+    def recommend(self, batch: HistoryBatch, k: int) -> Recommendations: ...
+
+
+@dataclass
+class RunContext:
+    """Everything around a training run that is not its policy: where it writes, how it optimises, what it runs on.
+
+    ``optimizer`` maps parameter groups to an optimizer; ``scheduler`` is a ``genrec.schedulers.Schedule`` or None;
+    ``hardware`` a ``genrec.trainers.hardware.Hardware`` or None (automatic); ``loggers`` and ``callbacks`` are
+    Lightning objects.
+    ``resume`` continues from the last checkpoint in ``output_dir`` when there is one.
+    """
+
+    output_dir: Path
+    seed: int = 42
+    optimizer: Callable[[Any], Any] | None = None
+    scheduler: Any | None = None
+    hardware: Any | None = None
+    loggers: Sequence[Any] = ()
+    callbacks: Sequence[Any] = ()
+    resume: bool = False
+    progress: bool = True
+
+    def child(self, name: str, **changes: Any) -> RunContext:
+        """The context of an upstream stage, which is a run of its own in a sub-folder."""
+        return replace(self, output_dir=self.output_dir / name, **changes)
+
+
+@dataclass
+class FitResult:
+    """What training did: ``history`` maps a metric's name to one value per epoch.
+
+    ``best_epoch`` counts from 1; 0 means that no epoch was validated.
+    """
+
+    history: dict[str, list[float]]
+    best_epoch: int = 0
+    best_value: float | None = None
+    epochs: int = 0
+    stopped_early: bool = False

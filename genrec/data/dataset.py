@@ -1,0 +1,191 @@
+"""A data set: a source and a split, read when first asked, and the views that models consume."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import polars as pl
+
+from genrec.artifacts import fingerprint
+from genrec.contracts import GenrecError
+from genrec.data.interactions import TEXT, TITLE, DataReport, InteractionLog, SourceData
+from genrec.data.sequences import SequencesView
+from genrec.data.splits import Split, SplitResult
+from genrec.data.views import ItemsView, MatrixView
+
+logger = logging.getLogger("genrec.data")
+
+VIEWS = ("sequences", "tokens", "matrix", "items")
+
+
+class Source(Protocol):
+    """Obtains raw data and cleans it. ``name`` is short and readable."""
+
+    @property
+    def name(self) -> str: ...
+    def load(self) -> SourceData: ...
+
+
+@runtime_checkable
+class KnowsCeiling(Protocol):
+    """A source that knows the best reachable metrics of a split."""
+
+    def ceiling(self, log: InteractionLog, split: SplitResult) -> dict[str, float]: ...
+
+
+class Dataset:
+    """A source and a split. Nothing is read before it is needed.
+
+    ``path`` is where the source finds its files; it stands here so that YAML has one short key for it
+    (``data.path``), which ``source.path`` refers to.
+    """
+
+    def __init__(self, source: Source, split: Split, path: str | None = None) -> None:
+        self.source = source
+        self.splitter = split
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @cached_property
+    def loaded(self) -> SourceData:
+        """What the source delivered (read once)."""
+        begin = time.perf_counter()
+        data = self.source.load()
+        logger.info("%s: read in %.1f s", self.name, time.perf_counter() - begin)
+        return data
+
+    @property
+    def log(self) -> InteractionLog:
+        return self.loaded.log
+
+    @property
+    def report(self) -> DataReport:
+        """Counts of what was read and dropped."""
+        return self.loaded.report
+
+    @property
+    def source_folder(self) -> Path | None:
+        return self.loaded.folder
+
+    @property
+    def num_users(self) -> int:
+        return self.log.num_users
+
+    @property
+    def num_items(self) -> int:
+        return self.log.num_items
+
+    @cached_property
+    def split(self) -> SplitResult:
+        """The interactions of each part, one row per user."""
+        return self.splitter.split(self.log)
+
+    @cached_property
+    def sequences(self) -> SequencesView:
+        parts = self.split
+        return SequencesView(parts.train, parts.val, parts.test, self.num_items)
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """A readable name for every item; "item <raw id>" where the source has none."""
+        known = self._column(TITLE) or [None] * self.num_items
+        return [title or f"item {raw}" for title, raw in zip(known, self.log.item_ids.tolist(), strict=True)]
+
+    @property
+    def has_text(self) -> bool:
+        return any(self._column(TEXT) or self._column(TITLE) or ())
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """What a text encoder reads of every item; empty for items that nothing is known of."""
+        if not self.has_text:
+            raise GenrecError(
+                f"{self.name} has no item text: no item table with a title or text column was found"
+                f"{f' in {self.source_folder}' if self.source_folder else ''}. Use encoder=collaborative, which needs "
+                "none, give vectors with encoder=file, or add an items file (docs/data.md)."
+            )
+        return [text or "" for text in self._column(TEXT) or self._column(TITLE) or ()]
+
+    def _column(self, name: str) -> list[str | None] | None:
+        table = self.log.item_table
+        return None if table is None or name not in table.columns else table[name].cast(pl.String).to_list()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Depends on the content of the data and on the split, not on where the files lie."""
+        return fingerprint("dataset", self.log.fingerprint, self.sequences.fingerprint)
+
+    @cached_property
+    def ceiling(self) -> dict[str, float]:
+        """The best reachable value of metrics such as "test/recall@10" where the source knows it, else empty."""
+        return self.source.ceiling(self.log, self.split) if isinstance(self.source, KnowsCeiling) else {}
+
+    def view(self, name: str, *, vectors: np.ndarray | None = None) -> Any:
+        """The form a model consumes: "sequences", "tokens" (sequences, mapped by the model), "matrix" or "items"."""
+        if name in ("sequences", "tokens"):
+            return self.sequences
+        if name == "matrix":
+            return MatrixView(self.split.train, self.num_items)
+        if name == "items":
+            return self._items_view(vectors)
+        raise GenrecError(
+            f"{self.name} cannot give the view {name!r}: the log has the columns {', '.join(self.log.columns)} "
+            f"and serves {', '.join(VIEWS)}."
+        )
+
+    def _items_view(self, vectors: np.ndarray | None) -> ItemsView:
+        if vectors is None:
+            raise GenrecError('The view "items" needs item vectors: choose an encoder (encoder=tfidf, file ...).')
+        if len(vectors) != self.num_items:
+            raise GenrecError(f"{len(vectors)} item vectors were given, but {self.name} has {self.num_items} items.")
+        return ItemsView(vectors)
+
+    def user_index(self, raw: int | str) -> int:
+        """The internal index of a raw user id."""
+        return _index_of(raw, self.log.user_ids, "user", self.name)
+
+    def item_index(self, raw: int | str) -> int:
+        """The internal index of a raw item id."""
+        return _index_of(raw, self.log.item_ids, "item", self.name)
+
+    def describe(self) -> list[str]:
+        """The report of the cleaning and of the split, line by line."""
+        return [*self.report.lines(), *self.split.describe()]
+
+
+def _index_of(raw: int | str, ids: np.ndarray, kind: str, name: str) -> int:
+    text = str(raw).strip()
+    if ids.dtype.kind == "i":
+        found = np.flatnonzero(ids == int(text)) if _is_integer(text) and len(text) < 19 else []
+    else:
+        found = np.flatnonzero(ids == text)
+    if len(found):
+        return int(found[0])
+    raise GenrecError(
+        f"{name} has no {kind} {text!r}. It has {len(ids):,} {kind}s; {_nearest_ids(text, ids)}. "
+        f"Ids are those of the data, as they stand in its files."
+    )
+
+
+def _is_integer(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
+
+
+def _nearest_ids(text: str, ids: np.ndarray) -> str:
+    if ids.dtype.kind == "i":
+        if _is_integer(text):
+            near = ids[np.argsort(np.abs(ids.astype(np.float64) - float(text)), kind="stable")[:3]]
+            return f"the nearest are {', '.join(map(str, near))}"
+        return f"all are numbers, from {ids.min()} to {ids.max()}"
+    import difflib
+
+    near = difflib.get_close_matches(text, ids[:20_000].tolist(), n=3, cutoff=0.3) or ids[:3].tolist()
+    return f"near it: {', '.join(near)}"

@@ -1,0 +1,64 @@
+"""Item text through a pretrained sentence encoder; needs the optional extra ``text``."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from genrec.contracts import GenrecError
+from genrec.data.encoders import checked_vectors, require_texts
+
+if TYPE_CHECKING:
+    from genrec.data.dataset import Dataset
+
+log = logging.getLogger("genrec.data.encoders")
+
+
+@dataclass(kw_only=True)
+class SentenceTransformerEncoder:
+    """(N, D) float32 by any sentence-transformers model.
+
+    ``model_name`` is a name on the Hugging Face hub (downloaded at first use) or a local folder; ``device`` null lets
+    the library choose; ``normalize`` scales rows to length 1.
+    """
+
+    model_name: str = "sentence-transformers/all-MiniLM-L6-v2"
+    batch_size: int = 128
+    normalize: bool = True
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise GenrecError(f"encoder.batch_size must be at least 1, got {self.batch_size}.")
+
+    def encode(self, dataset: Dataset) -> np.ndarray:
+        texts = require_texts(dataset, "sentence_transformer")
+        model = self._load()
+        log.info("encoding %d item texts with %s", len(texts), self.model_name)
+        vectors = model.encode(
+            texts,
+            batch_size=self.batch_size,
+            normalize_embeddings=self.normalize,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+        return checked_vectors(vectors, num_items=dataset.num_items, origin=f"sentence encoder {self.model_name}")
+
+    def _load(self) -> Any:
+        try:
+            from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise GenrecError(
+                "encoder=sentence_transformer needs the package sentence-transformers, which is not installed. "
+                "Run: pip install genrec[text]   Or use encoder=tfidf, which needs nothing more."
+            ) from None
+        try:
+            return SentenceTransformer(self.model_name, device=self.device)
+        except Exception as error:  # OSError, HTTP errors or ValueError, as the library below pleases
+            raise GenrecError(
+                f"The sentence encoder {self.model_name!r} could not be loaded ({type(error).__name__}: {error}). "
+                "Check name and network, or give a local folder: encoder.model_name=/a/folder. Offline: encoder=tfidf."
+            ) from error

@@ -1,0 +1,146 @@
+"""The canonical interaction log: who met which item when, as flat arrays over contiguous internal indices."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from genrec.artifacts import fingerprint
+
+USER_ID, ITEM_ID, TIMESTAMP = "user_id", "item_id", "timestamp"
+RATING, LABEL = "rating", "label"
+TITLE, TEXT = "title", "text"
+
+_LABELS = {
+    "rows_read": "rows read",
+    "rows_missing_user": "bad rows dropped: no user id",
+    "rows_missing_item": "bad rows dropped: no item id",
+    "rows_bad_timestamp": "bad rows dropped: timestamp missing or unreadable",
+    "rows_below_min_rating": "rows dropped by min_rating",
+    "duplicate_rows": "exact duplicates dropped",
+    "rows_filtered": "rows dropped by the minimum counts",
+    "users_filtered": "users dropped by the minimum counts",
+    "items_filtered": "items dropped by the minimum counts",
+    "unknown_items": "items that the item table does not know",
+    "rows_of_unknown_items": "rows of such items",
+    "duplicate_item_rows": "item-table rows dropped: id given twice",
+    "items_missing_id": "item-table rows dropped: no id",
+    "unused_items": "items of the table without any interaction",
+    "empty_users": "users without any interaction",
+    "lines_unreadable": "unreadable lines skipped",
+    "values_not_numbers": "values that are not numbers, kept as missing",
+}
+_TOTALS = ("users", "items", "interactions")
+
+
+@dataclass
+class DataReport:
+    """What was found and what was dropped while data was read: ``counts`` by name, and ``notes`` in plain words."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, count: int) -> None:
+        self.counts[name] = self.counts.get(name, 0) + int(count)
+
+    def lines(self) -> list[str]:
+        """One readable line per non-zero count, then the notes."""
+        totals = ", ".join(f"{self.counts[name]:,} {name}" for name in _TOTALS if name in self.counts)
+        out = [totals] if totals else []
+        for name, label in _LABELS.items():
+            if self.counts.get(name):
+                out.append(f"{label}: {self.counts[name]:,}")
+        return out + self.notes
+
+
+@dataclass(frozen=True)
+class InteractionLog:
+    """Every interaction, sorted by user, then time, then stored order.
+
+    ``users`` and ``items`` (M,) int64 internal indices; ``timestamps`` (M,) int64 or float64 in the unit of the source,
+    None where it has none (the stored order is the time order); ``user_ids`` (U,) and ``item_ids`` (N,) raw ids, int64
+    or strings, exact; ``extras`` further columns (M,). ``item_table`` and ``user_table`` have one row per index.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    timestamps: np.ndarray | None = None
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict)
+    item_table: pl.DataFrame | None = None
+    user_table: pl.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.users) and (np.diff(self.users) < 0).any():
+            raise ValueError("an InteractionLog is sorted by user")
+        columns = [self.items, *self.extras.values()]
+        columns += [] if self.timestamps is None else [self.timestamps]
+        if any(len(column) != len(self.users) for column in columns):
+            raise ValueError("the columns of an InteractionLog have equal length")
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def num_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns that the log has."""
+        times = [] if self.timestamps is None else [TIMESTAMP]
+        return [USER_ID, ITEM_ID, *times, *self.extras]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        arrays = [self.users, self.items, self.user_ids, self.item_ids, self.timestamps]
+        return fingerprint("interactions", arrays, dict(self.extras), _table_content(self.item_table))
+
+    def frame(self) -> pl.DataFrame:
+        """The log as a table of raw ids, in stored order."""
+        data: dict[str, Any] = {USER_ID: self.user_ids[self.users], ITEM_ID: self.item_ids[self.items]}
+        if self.timestamps is not None:
+            data[TIMESTAMP] = self.timestamps
+        return pl.DataFrame({**data, **self.extras})
+
+
+@dataclass(frozen=True)
+class SourceData:
+    """What a source delivers: the cleaned log, the report of the cleaning, and the folder it came from, if any."""
+
+    log: InteractionLog
+    report: DataReport
+    folder: Path | None = None
+
+
+def column_array(series: pl.Series) -> np.ndarray:
+    """A column as a numpy array without Python objects: int64, float64, or fixed-width strings for all else."""
+    if series.dtype.is_integer() or series.dtype == pl.Boolean:
+        return series.cast(pl.Int64).to_numpy().copy()
+    if series.dtype.is_float():
+        return series.cast(pl.Float64).to_numpy().copy()
+    return np.array(series.cast(pl.String).fill_null("").to_list(), dtype=np.str_)
+
+
+def encode(values: pl.Series, vocabulary: pl.Series) -> np.ndarray:
+    """(M,) int64 position of each value in ``vocabulary`` (unique), -1 where it is not in it."""
+    table = pl.DataFrame({"value": vocabulary}).with_row_index("code")
+    joined = pl.DataFrame({"value": values}).join(table, on="value", how="left", maintain_order="left")
+    return joined["code"].cast(pl.Int64).fill_null(-1).to_numpy().copy()
+
+
+def _table_content(table: pl.DataFrame | None) -> dict[str, str] | None:
+    """A table in a form that ``fingerprint`` takes, one string per column."""
+    return None if table is None else {name: json.dumps(table[name].to_list(), default=str) for name in table.columns}

@@ -1,0 +1,229 @@
+"""Item sequences as flat arrays, and the batches cut from them by vectorised indexing.
+
+A batch is a pure function of (data, seed, epoch, index), so a run can be resumed at any batch and reruns to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from genrec.artifacts import fingerprint
+from genrec.contracts import IGNORE, VAL, GenrecError, HistoryBatch, SequenceBatch
+from genrec.data.ragged import Ragged
+
+WINDOWS, POSITIONS = "windows", "positions"
+
+
+class SequenceModel(Protocol):
+    """What a sequence view must know of a model to cut its training rows."""
+
+    max_history: int
+    training_mode: str
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Rows to train on: inputs are ``values[start : stop]``, the targets the values one further.
+
+    ``users``, ``starts``, ``stops`` and ``first_scored`` are (R,); positions before ``first_scored`` (relative to
+    ``start``) are context only, because an earlier row scores them.
+    """
+
+    users: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+    first_scored: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self.stops - self.starts
+
+    @property
+    def num_targets(self) -> np.ndarray:
+        return self.lengths - self.first_scored
+
+
+def window_rows(sequences: Ragged, max_history: int) -> TrainingRows:
+    """One row per target: the last ``max_history`` items before it, only the final position scored."""
+    users = sequences.row_of_value
+    index = np.arange(len(sequences.values))
+    row_start = sequences.offsets[users]
+    keep = index > row_start  # the first item of a user has no history
+    stops = index[keep]
+    starts = np.maximum(row_start[keep], stops - max_history)
+    return TrainingRows(users[keep], starts, stops, stops - starts - 1)
+
+
+def position_rows(sequences: Ragged, max_history: int) -> TrainingRows:
+    """Rows that score every target exactly once, several per row.
+
+    A row spans at most ``max_history`` inputs. Longer sequences are cut into overlapping rows that advance by half of
+    it, so that each target still sees at least ``max_history // 2`` items of context, and none is scored twice.
+    """
+    step = max(max_history // 2, 1)
+    inputs = np.maximum(sequences.lengths - 1, 0)  # the last item is a target only
+    count = np.where(inputs == 0, 0, 1 + np.maximum(0, -(-(inputs - max_history) // step)))
+    users = np.repeat(np.arange(len(sequences), dtype=np.int64), count)
+    nth = np.arange(len(users)) - np.repeat(np.cumsum(count) - count, count)
+    # The last row is aligned to the end of the sequence, so it is full; earlier rows advance by `step` from the start.
+    begin = np.minimum(nth * step, np.maximum(inputs[users] - max_history, 0))
+    end = np.minimum(begin + max_history, inputs[users])
+    previous_end = np.where(nth == 0, 0, np.minimum((nth - 1) * step + max_history, inputs[users]))
+    base = sequences.offsets[users]
+    return TrainingRows(users, base + begin, base + end, np.maximum(previous_end - begin, 0))
+
+
+class SequencePlan:
+    """The batches of one epoch: rows of equal length together, about ``batch_size`` targets in each, order shuffled."""
+
+    def __init__(self, sequences: Ragged, rows: TrainingRows, *, batch_size: int, seed: int, epoch: int) -> None:
+        self.sequences = sequences
+        self.rows = rows
+        generator = np.random.default_rng([seed, epoch])
+        shuffled = generator.permutation(len(rows.users))
+        lengths = rows.lengths[shuffled]
+        order = shuffled[np.argsort(lengths, kind="stable")]
+        cuts = _cut(rows.lengths[order], rows.num_targets[order], batch_size)
+        batches = [order[begin:end] for begin, end in cuts]
+        self.batches = [batches[i] for i in generator.permutation(len(batches))]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> SequenceBatch:
+        chosen = self.batches[index]
+        rows = self.rows
+        starts, lengths = rows.starts[chosen], rows.lengths[chosen]
+        columns = np.arange(int(lengths.max()))
+        inside = columns[None, :] < lengths[:, None]
+        position = np.where(inside, starts[:, None] + columns[None, :], starts[:, None])
+        values = self.sequences.values
+        scored = inside & (columns[None, :] >= rows.first_scored[chosen][:, None])
+        targets = np.where(scored, values[np.minimum(position + 1, len(values) - 1)], IGNORE)
+        return SequenceBatch(
+            users=torch.from_numpy(rows.users[chosen]),
+            items=torch.from_numpy(np.where(inside, values[position], 0)),
+            lengths=torch.from_numpy(lengths),
+            targets=torch.from_numpy(targets),
+        )
+
+
+def _cut(lengths: np.ndarray, targets: np.ndarray, batch_size: int) -> list[tuple[int, int]]:
+    """Consecutive ranges of equal length whose targets sum to about ``batch_size`` (at least one row each)."""
+    cuts: list[tuple[int, int]] = []
+    edges = np.flatnonzero(np.diff(lengths)) + 1
+    bounds = np.concatenate([[0], edges, [len(lengths)]]) if len(lengths) else np.zeros(1, dtype=np.int64)
+    for begin, end in pairwise(bounds.tolist()):
+        total = np.cumsum(targets[begin:end])
+        group = (total - 1) // batch_size
+        inner = np.flatnonzero(np.diff(group)) + 1
+        points = [begin, *(begin + int(i) for i in inner), end]
+        cuts.extend(pairwise(points))
+    return cuts
+
+
+@dataclass(frozen=True)
+class EvaluationBatches:
+    """Histories and held-out items of the users of one part, in batches of users sorted by history length."""
+
+    history: Ragged
+    targets: Ragged
+    users: np.ndarray
+    batch_size: int
+    max_history: int
+    filter_seen: bool
+
+    def __len__(self) -> int:
+        return -(-len(self.users) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[HistoryBatch, torch.Tensor]]:
+        for begin in range(0, len(self.users), self.batch_size):
+            users = self.users[begin : begin + self.batch_size]
+            full = self.history.take(users)
+            targets = torch.from_numpy(self.targets.take(users).padded(IGNORE))
+            yield history_batch(users, full, max_history=self.max_history, filter_seen=self.filter_seen), targets
+
+
+def history_batch(users: np.ndarray, histories: Ragged, *, max_history: int, filter_seen: bool) -> HistoryBatch:
+    """A batch of the given histories (one row per user): the last ``max_history`` items of each; ``seen`` holds all."""
+    recent = histories.last(max_history)
+    return HistoryBatch(
+        users=torch.from_numpy(np.ascontiguousarray(users, dtype=np.int64)),
+        items=torch.from_numpy(recent.padded(0)),
+        lengths=torch.from_numpy(recent.lengths),
+        seen=torch.from_numpy(histories.padded(IGNORE)) if filter_seen else None,
+    )
+
+
+class SequencesView:
+    """Each user's items in time order, split into what is trained on and what is held out.
+
+    ``train``, ``val`` and ``test`` have one row per user. The history of a validation target is the training row; that
+    of a test target is the training row followed by the validation row.
+    """
+
+    def __init__(self, train: Ragged, val: Ragged, test: Ragged, num_items: int) -> None:
+        if not len(train) == len(val) == len(test):
+            raise ValueError("train, val and test need one row per user each")
+        self.train, self.val, self.test = train, val, test
+        self.num_items = num_items
+
+    @property
+    def num_users(self) -> int:
+        return len(self.train)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        arrays = [array for part in (self.train, self.val, self.test) for array in (part.values, part.offsets)]
+        return fingerprint("sequences", self.num_items, arrays)
+
+    def history(self, part: str) -> Ragged:
+        """What is known of each user before the targets of ``part`` ("val", "test", or "all" for after them)."""
+        parts = {"val": [self.train], "test": [self.train, self.val], "all": [self.train, self.val, self.test]}[part]
+        users = np.concatenate([ragged.row_of_value for ragged in parts])
+        order = np.argsort(users, kind="stable")
+        values = np.concatenate([ragged.values for ragged in parts])[order]
+        return Ragged.from_lengths(values, np.sum([ragged.lengths for ragged in parts], axis=0))
+
+    def training_rows(self, model: SequenceModel) -> TrainingRows:
+        if model.training_mode == WINDOWS:
+            return window_rows(self.train, model.max_history)
+        if model.training_mode == POSITIONS:
+            return position_rows(self.train, model.max_history)
+        raise ValueError(f"training_mode must be {WINDOWS!r} or {POSITIONS!r}, got {model.training_mode!r}")
+
+    def train_plan(self, model: Any, *, batch_size: int, seed: int, epoch: int) -> SequencePlan:
+        """The shuffled batches of one epoch; ``batch_size`` counts targets (a row of several is never split)."""
+        rows = self.training_rows(model)
+        if not len(rows.users):
+            raise GenrecError(
+                "No user has two or more training items, so there is nothing to learn from. "
+                "Use more data, or a split that leaves more for training (data.split)."
+            )
+        return SequencePlan(self.train, rows, batch_size=batch_size, seed=seed, epoch=epoch)
+
+    def eval_batches(
+        self,
+        part: str,
+        *,
+        batch_size: int,
+        max_history: int,
+        filter_seen: bool = False,
+        max_users: int | None = None,
+        seed: int = 0,
+    ) -> EvaluationBatches:
+        """All users with a history and a target in ``part``; ``max_users`` takes a fixed sample of them by ``seed``."""
+        targets = self.val if part == VAL else self.test
+        history = self.history(part)
+        users = np.flatnonzero((targets.lengths > 0) & (history.lengths > 0))
+        if max_users is not None and max_users < len(users):
+            users = np.sort(np.random.default_rng([seed, 7]).choice(users, max_users, replace=False))
+        users = users[np.argsort(np.minimum(history.lengths[users], max_history), kind="stable")]
+        return EvaluationBatches(history, targets, users, batch_size, max_history, filter_seen)

@@ -1,0 +1,118 @@
+"""MovieLens (Harper & Konstan, TiiS 2015) in the formats of its public archives, prepared or fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from genrec.contracts import GenrecError
+from genrec.data.cleaning import Cleaning, build_log
+from genrec.data.download import download as fetch
+from genrec.data.download import extract_zip, missing_files
+from genrec.data.interactions import ITEM_ID, RATING, TIMESTAMP, TITLE, USER_ID, DataReport, SourceData
+from genrec.data.tables import find_file, joined_text, map_columns, read_table
+
+VERSIONS = {
+    "latest-small": "ml-latest-small",
+    "100k": "ml-100k",
+    "1m": "ml-1m",
+    "20m": "ml-20m",
+}
+_LOOKED_FOR = "ratings.csv, ratings.dat or u.data (each perhaps with .gz)"
+_COLUMNS = {USER_ID: "userId", ITEM_ID: "movieId", RATING: "rating", TIMESTAMP: "timestamp"}
+_GENRES_100K = (
+    "unknown", "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
+_NO_GENRES = "(no genres listed)"
+
+
+class MovieLensSource:
+    """The ratings in ``path``, whichever archive they are from; ``version`` says which one ``download=True`` fetches.
+
+    Ratings below ``min_rating`` are dropped (null keeps all), then users and items with fewer than ``k_core`` ratings.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        version: str = "latest-small",
+        min_rating: float | None = None,
+        k_core: int = 5,
+        download: bool = False,
+        base_url: str = "https://files.grouplens.org/datasets/movielens",
+        sha256: str | None = None,
+        progress: bool = True,
+    ) -> None:
+        if version not in VERSIONS:
+            raise GenrecError(f"version must be one of {', '.join(VERSIONS)}; got {version!r}.")
+        self.folder = Path(path)
+        self.version = version
+        self.min_rating = min_rating
+        self.cleaning = Cleaning(min_user_interactions=max(k_core, 1), min_item_interactions=max(k_core, 1))
+        self.download = download
+        self.base_url = base_url.rstrip("/")
+        self.sha256 = sha256
+        self.progress = progress
+
+    @property
+    def name(self) -> str:
+        return f"movielens {self.version}"
+
+    def load(self) -> SourceData:
+        """Reads ratings and movies, fetching the archive first where they are missing and that is allowed."""
+        if self._ratings_file() is None:
+            if not self.download:
+                raise missing_files(self.folder, _LOOKED_FOR, download=True)
+            archive = self.folder / f"{VERSIONS[self.version]}.zip"
+            fetch(f"{self.base_url}/{archive.name}", archive, sha256=self.sha256, progress=self.progress)
+            extract_zip(archive, self.folder)
+        path = self._ratings_file()
+        if path is None:
+            raise GenrecError(f"The archive fetched to {self.folder} holds none of {_LOOKED_FOR}.")
+        report = DataReport()
+        frame = self._above_min_rating(_read_ratings(path), report)
+        log, report = build_log(frame, items=_read_movies(self.folder), cleaning=self.cleaning, report=report)
+        return SourceData(log, report, self.folder)
+
+    def _ratings_file(self) -> Path | None:
+        found = (find_file(self.folder, name) for name in ("ratings.csv", "ratings.dat", "u.data"))
+        return next((path for path in found if path is not None), None)
+
+    def _above_min_rating(self, frame: pl.DataFrame, report: DataReport) -> pl.DataFrame:
+        if self.min_rating is None:
+            return frame
+        kept = frame.filter(pl.col(RATING).cast(pl.Float64, strict=False) >= self.min_rating)
+        report.add("rows_below_min_rating", frame.height - kept.height)
+        return kept
+
+
+def _read_ratings(path: Path) -> pl.DataFrame:
+    name = path.name.removesuffix(".gz")
+    if name == "ratings.csv":
+        return map_columns(read_table(path), _COLUMNS, required=(), path=path, key="data.source.columns")
+    delimiter = "::" if name == "ratings.dat" else "\t"
+    return read_table(path, header=list(_COLUMNS), delimiter=delimiter)
+
+
+def _read_movies(folder: Path) -> pl.DataFrame | None:
+    if path := find_file(folder, "movies.csv"):
+        movies = read_table(path).rename({"movieId": ITEM_ID})
+    elif path := find_file(folder, "movies.dat"):
+        movies = read_table(path, header=[ITEM_ID, TITLE, "genres"], delimiter="::", encoding="latin-1")
+    elif path := find_file(folder, "u.item"):
+        movies = _read_movies_100k(path)
+    else:
+        return None
+    genres = pl.col("genres").replace(_NO_GENRES, None).str.replace_all("|", ", ", literal=True)
+    return joined_text(movies, [pl.col(TITLE), genres])
+
+
+def _read_movies_100k(path: Path) -> pl.DataFrame:
+    header = [ITEM_ID, TITLE, "release_date", "video_date", "url", *_GENRES_100K]
+    movies = read_table(path, header=header, delimiter="|", encoding="latin-1")
+    flags = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in _GENRES_100K]
+    genres = pl.concat_str(flags, separator="|", ignore_nulls=True).alias("genres")
+    return movies.select(ITEM_ID, TITLE, genres)

@@ -1,0 +1,120 @@
+"""The canonical folder: a cleaned data set as Parquet files that are read back as they were written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from genrec.artifacts import atomic_path, read_json, write_json
+from genrec.contracts import GenrecError
+from genrec.data.interactions import (
+    ITEM_ID,
+    TIMESTAMP,
+    USER_ID,
+    DataReport,
+    InteractionLog,
+    SourceData,
+    column_array,
+    encode,
+)
+
+FORMAT_VERSION = 1
+INTERACTIONS_FILE, ITEMS_FILE, USERS_FILE = "interactions.parquet", "items.parquet", "users.parquet"
+VECTORS_FILE, DESCRIPTION_FILE = "item_vectors.npy", "dataset.json"
+
+
+def save_folder(
+    data: SourceData,
+    folder: Path,
+    *,
+    name: str,
+    vectors: np.ndarray | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the canonical folder; ``dataset.json`` comes last, so an interrupted call leaves none.
+
+    ``vectors`` (N, D) are kept beside it, row i for item i. ``origin`` says what the data were made from.
+    """
+    folder, log = Path(folder), data.log
+    (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
+    tables = {
+        INTERACTIONS_FILE: log.frame(),
+        ITEMS_FILE: _with_ids(log.item_table, ITEM_ID, log.item_ids),
+        USERS_FILE: _with_ids(log.user_table, USER_ID, log.user_ids),
+    }
+    for file, table in tables.items():
+        with atomic_path(folder / file) as temporary:
+            table.write_parquet(temporary)
+    if vectors is not None:
+        if len(vectors) != log.num_items:
+            raise GenrecError(f"{len(vectors)} item vectors were given for {log.num_items} items.")
+        with atomic_path(folder / VECTORS_FILE) as temporary:
+            np.save(temporary, vectors, allow_pickle=False)
+    description = {
+        "format": FORMAT_VERSION,
+        "name": name,
+        "num_users": log.num_users,
+        "num_items": log.num_items,
+        "num_interactions": len(log),
+        "columns": log.columns,
+        "report": {"counts": data.report.counts, "notes": data.report.notes},
+        "origin": dict(origin or {}),
+    }
+    write_json(folder / DESCRIPTION_FILE, description)
+
+
+def is_saved(folder: Path, origin: Mapping[str, Any] | None = None) -> bool:
+    """Whether a canonical folder lies there, made from ``origin`` when that is given."""
+    path = Path(folder) / DESCRIPTION_FILE
+    return path.is_file() and (origin is None or read_json(path).get("origin") == dict(origin))
+
+
+def load_folder(folder: Path) -> SourceData:
+    """Reads what ``save_folder`` wrote, indices and order included; rows are not cleaned again."""
+    folder = Path(folder)
+    path = folder / DESCRIPTION_FILE
+    description = read_json(path)
+    if description.get("format") != FORMAT_VERSION:
+        raise GenrecError(
+            f"{path} says format {description.get('format')!r}; this version of genrec reads {FORMAT_VERSION}. "
+            "Remove that file to have the folder read as plain tables."
+        )
+    frame, items, users = (_read(folder / file) for file in (INTERACTIONS_FILE, ITEMS_FILE, USERS_FILE))
+    user_codes, item_codes = encode(frame[USER_ID], users[USER_ID]), encode(frame[ITEM_ID], items[ITEM_ID])
+    sizes = {"num_users": users.height, "num_items": items.height, "num_interactions": frame.height}
+    changed = [f"{key} is {size}" for key, size in sizes.items() if description.get(key) != size]
+    if changed or min(user_codes.min(initial=0), item_codes.min(initial=0)) < 0 or (np.diff(user_codes) < 0).any():
+        found = f" ({', '.join(changed)})" if changed else ""
+        raise GenrecError(
+            f"{folder}: the tables were changed after {DESCRIPTION_FILE} was written{found}. "
+            f"Remove {DESCRIPTION_FILE} to have them read as plain tables."
+        )
+    known = (USER_ID, ITEM_ID, TIMESTAMP)
+    log = InteractionLog(
+        users=user_codes,
+        items=item_codes,
+        user_ids=column_array(users[USER_ID]),
+        item_ids=column_array(items[ITEM_ID]),
+        timestamps=column_array(frame[TIMESTAMP]) if TIMESTAMP in frame.columns else None,
+        extras={name: column_array(frame[name]) for name in frame.columns if name not in known},
+        item_table=items if items.width > 1 else None,
+        user_table=users if users.width > 1 else None,
+    )
+    report = description.get("report", {})
+    return SourceData(log, DataReport(report.get("counts", {}), report.get("notes", [])), folder)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except (FileNotFoundError, pl.exceptions.PolarsError) as error:
+        raise GenrecError(f"{path} is missing or unreadable ({error}). Make the folder again.") from None
+
+
+def _with_ids(table: pl.DataFrame | None, name: str, ids: np.ndarray) -> pl.DataFrame:
+    column = pl.DataFrame({name: ids})
+    return column if table is None else column.hstack(table.drop(name, strict=False))

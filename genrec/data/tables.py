@@ -1,0 +1,233 @@
+"""Tables from files: CSV, TSV, JSON lines and Parquet, gzipped or not, with ids kept exactly as they were written.
+
+Text formats are read as strings and turned into numbers only where asked, so no id ever passes through a float.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import io
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from genrec.contracts import GenrecError
+from genrec.data.interactions import ITEM_ID, TEXT, TIMESTAMP, USER_ID
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".inter", ".jsonl", ".ndjson", ".json", ".parquet")
+_DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".dat": "\t", ".inter": "\t"}
+
+
+_ALIASES = {
+    USER_ID: ("uid", "user", "userid", "reviewerid", "customerid", "customer", "visitorid", "sessionid", "memberid"),
+    ITEM_ID: (
+        "iid",
+        "item",
+        "itemid",
+        "asin",
+        "parentasin",
+        "movieid",
+        "productid",
+        "product",
+        "sku",
+        "artistid",
+        "trackid",
+    ),
+    TIMESTAMP: ("ts", "time", "date", "datetime", "unixreviewtime", "reviewtime", "createdat", "eventtime", "unixtime"),
+}
+
+
+def table_suffix(path: Path) -> str:
+    """The format suffix of a table file in lower case, a final ``.gz`` left out: ``ratings.CSV.gz`` gives ``.csv``."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def find_table(folder: Path, stem: str) -> Path | None:
+    """The file ``stem`` of ``folder`` in any known format, gzipped or not; None when there is none."""
+    for suffix in SUFFIXES:
+        for ending in ("", ".gz"):
+            candidate = folder / f"{stem}{suffix}{ending}"
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file ``name`` of ``folder``, as it is or with ``.gz``; None when there is none."""
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, decompressed when its name ends in ``.gz``; a damaged archive is a GenrecError."""
+    try:
+        if path.suffix.lower() == ".gz":
+            with gzip.open(path) as stream:
+                return stream.read()
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise GenrecError(f"{path} does not exist.") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise GenrecError(f"{path} is damaged or cut short ({error}). Delete it and fetch it again.") from None
+    except OSError as error:  # a folder, a file of somebody else, a broken disk
+        raise GenrecError(f"{path} cannot be read ({error.strerror or error}). Give a file that can be.") from None
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a file; bytes that are not in ``encoding`` are a GenrecError naming the line and the way out."""
+    content = read_bytes(path)
+    try:
+        return content.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
+    except LookupError:
+        raise GenrecError(f"encoding={encoding!r} is no text encoding. Use utf-8, latin-1, cp1252 ...") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise GenrecError(
+            f"{path}, line {line}: byte {content[error.start]:#04x} is not {encoding}. "
+            f"Name the file's encoding, for example encoding=latin-1 (data.source.encoding=latin-1)."
+        ) from None
+
+
+def read_table(
+    path: Path,
+    *,
+    header: Sequence[str] | None = None,
+    delimiter: str | None = None,
+    encoding: str = "utf-8",
+) -> pl.DataFrame:
+    """One table, the format taken from the file's name.
+
+    ``header`` names the columns of a text file that has no header line. CSV-like columns come as strings (missing
+    values null), JSON and Parquet columns as stored.
+    """
+    suffix = table_suffix(path)
+    if suffix == ".parquet":
+        return _read_parquet(path)
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        return _read_json_lines(path, encoding)
+    if suffix not in _DELIMITERS and delimiter is None:
+        raise GenrecError(
+            f"{path}: unknown kind of table {suffix or '(no suffix)'!r}. Known: {', '.join(SUFFIXES)}, each also "
+            "with .gz. For another delimited text file give data.source.delimiter."
+        )
+    return _read_delimited(path, header, delimiter or _DELIMITERS[suffix], encoding)
+
+
+def _read_delimited(path: Path, header: Sequence[str] | None, delimiter: str, encoding: str) -> pl.DataFrame:
+    text = read_text(path, encoding)
+    if len(delimiter) > 1:  # such as the "::" of MovieLens-1M; polars splits at single characters only
+        if "\x1f" in text:
+            raise GenrecError(f"{path} holds the control character 0x1f, so delimiter={delimiter!r} cannot be used.")
+        text, delimiter = text.replace(delimiter, "\x1f"), "\x1f"
+    if not text.strip():
+        raise GenrecError(f"{path} is empty.")
+    quote = '"' if delimiter in ",;" else None  # tab-separated data uses quotes as ordinary characters
+    try:
+        frame = pl.read_csv(
+            io.BytesIO(text.encode("utf-8")),
+            has_header=header is None,
+            separator=delimiter,
+            infer_schema=False,
+            quote_char=quote,
+        )
+    except pl.exceptions.PolarsError as error:
+        problem = _long_line(text, delimiter, quote) or str(error)
+        raise GenrecError(f"{path} cannot be read as a table with delimiter {delimiter!r}: {problem}") from None
+    if header is None:
+        return frame.rename({name: name.strip() for name in frame.columns})
+    if len(header) > frame.width:
+        raise GenrecError(f"{path} has {frame.width} columns, but {len(header)} names were given: {list(header)}.")
+    return frame.select(frame.columns[: len(header)]).rename(dict(zip(frame.columns, header, strict=False)))
+
+
+def _long_line(text: str, delimiter: str, quote: str | None) -> str | None:
+    """What is wrong with the first line that has more fields than the first one."""
+    quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, quoting=quoting)
+    try:
+        width = len(next(reader))
+        for fields in reader:
+            if len(fields) > width:
+                return (
+                    f"line {reader.line_num} has {len(fields)} fields, the first one {width}. "
+                    "Put double quotes around values that hold the delimiter, or give another data.source.delimiter."
+                )
+    except csv.Error as error:
+        return f"line {reader.line_num}: {error}."
+    return None
+
+
+def _read_json_lines(path: Path, encoding: str) -> pl.DataFrame:
+    text = read_text(path, encoding)
+    if text.lstrip().startswith("["):
+        raise GenrecError(f"{path} is one JSON array; genrec reads JSON lines: one object per line.")
+    try:
+        return pl.read_ndjson(io.BytesIO(text.encode("utf-8")), infer_schema_length=None)
+    except pl.exceptions.PolarsError as error:
+        raise GenrecError(f"{path} is not JSON lines (one object per line): {error}") from None
+
+
+def _read_parquet(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(io.BytesIO(read_bytes(path)) if path.suffix.lower() == ".gz" else path)
+    except FileNotFoundError:
+        raise GenrecError(f"{path} does not exist.") from None
+    except pl.exceptions.PolarsError as error:
+        raise GenrecError(f"{path} is not a readable Parquet file: {error}") from None
+
+
+def joined_text(items: pl.DataFrame, parts: Sequence[pl.Expr]) -> pl.DataFrame:
+    """Adds the text of every item: the given parts joined by ". ", empty and missing ones left out."""
+    trimmed = [part.cast(pl.String).str.strip_chars() for part in parts]
+    given = [pl.when(part != "").then(part) for part in trimmed]
+    return items.with_columns(pl.concat_str(given, separator=". ", ignore_nulls=True).alias(TEXT))
+
+
+def map_columns(
+    frame: pl.DataFrame, columns: Mapping[str, str], *, required: Sequence[str], path: Path, key: str
+) -> pl.DataFrame:
+    """Renames a file's own columns to ours; ``columns`` maps our name to the file's.
+
+    A name the file lacks is a GenrecError listing the columns found, the nearest names and the YAML (under ``key``).
+    """
+    wanted = {ours: theirs for ours, theirs in columns.items() if theirs}
+    missing = {ours: theirs for ours, theirs in wanted.items() if theirs not in frame.columns}
+    absent = [ours for ours in required if ours not in wanted and ours not in frame.columns]
+    if missing or absent:
+        raise GenrecError(_column_message(frame.columns, missing, absent, path, key))
+    taken = set(wanted.values())
+    rest = [name for name in frame.columns if name not in taken and name not in wanted]
+    return frame.select([pl.col(theirs).alias(ours) for ours, theirs in wanted.items()] + [pl.col(n) for n in rest])
+
+
+def _column_message(found: Sequence[str], missing: Mapping[str, str], absent: list[str], path: Path, key: str) -> str:
+    lines = [f"{path} has the columns: {', '.join(found)}."]
+    for ours, theirs in missing.items():
+        lines.append(f"  {key}.{ours}={theirs} names a column that is not there.{_nearest(theirs, found)}")
+    for ours in absent:
+        lines.append(f"  No column is called {ours}, and {key}.{ours} names none.{_nearest(ours, found)}")
+    lines.append("Say which column is which in the YAML:")
+    lines.append(f"  {key.rsplit('.', 1)[-1]}:")
+    for ours in [*missing, *absent]:
+        near = nearest_columns(missing.get(ours, ours), found) or nearest_columns(ours, found)
+        lines.append(f"    {ours}: {near[0] if near else '<your column>'}")
+    return "\n".join(lines)
+
+
+def _nearest(name: str, found: Sequence[str]) -> str:
+    near = nearest_columns(name, found)
+    return f" Nearest: {', '.join(near)}." if near else ""
+
+
+def nearest_columns(name: str, found: Sequence[str]) -> list[str]:
+    """Columns that may be meant by ``name``: usual other names of it first, then similar spellings."""
+    simple = {column: column.lower().replace("_", "").replace(" ", "") for column in found}
+    usual = [column for column in found if simple[column] in _ALIASES.get(name, ())]
+    close = difflib.get_close_matches(name.lower().replace("_", ""), list(simple.values()), n=3, cutoff=0.6)
+    return list(dict.fromkeys([*usual, *(column for column in found if simple[column] in close)]))

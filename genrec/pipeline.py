@@ -1,0 +1,404 @@
+"""A run, step by step: data -> upstream stages -> model -> fit -> test -> run folder."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+import genrec
+from genrec.artifacts import Cache, read_json, write_json
+from genrec.config import check_or_raise
+from genrec.contracts import TEST, VAL, DataSpec, GenrecError, RunContext, Task
+from genrec.run_folder import RunFolder, config_key, git_state, remove_if_empty, resume_folder
+from genrec.semantic_ids import SemanticIds
+
+if TYPE_CHECKING:
+    from genrec.data.dataset import Dataset
+    from genrec.stages import Tokenized
+
+log = logging.getLogger("genrec.run")
+
+IDS_FILE = "semantic_ids.npz"
+
+
+@dataclass
+class Outcome:
+    """What a run produced: the run folder, the flat final metrics and the history per epoch."""
+
+    folder: Path
+    final: dict[str, float]
+    history: dict[str, list[float]]
+    monitor: str | None = None
+
+    @property
+    def monitored(self) -> float | None:
+        return self.final.get(self.monitor) if self.monitor else None
+
+
+@dataclass
+class Prepared:
+    """Data and everything computed from it before a model is built."""
+
+    dataset: Dataset
+    spec: DataSpec
+    tokenized: Tokenized | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class LoadedRun:
+    """A finished run brought back to life; the model is in evaluation mode."""
+
+    config: DictConfig
+    dataset: Dataset
+    spec: DataSpec
+    model: Any
+
+
+def execute(config: DictConfig) -> Outcome:
+    """Executes a run and leaves its folder complete: files appear by atomic rename, ``run.json`` says how it ended."""
+    config = config.copy()
+    _make_paths_absolute(config)
+    if config.monitor is not None:
+        config.trainer.monitor = config.monitor  # the root key is the short name of the trainer's
+    check_or_raise(config)
+    key = config_key(config)
+    resumed = resume_folder(config, key)
+    if resumed is not None:
+        remove_if_empty(Path(config.output_dir))
+        config.output_dir = str(resumed)
+    folder = RunFolder(Path(config.output_dir), key)
+    with folder.held(resumed=resumed is not None):
+        folder.write_config(config)
+        return _execute(config, folder.path, resume=resumed is not None)
+
+
+def _make_paths_absolute(config: DictConfig) -> None:
+    """Files that were named relative to where the run was started, so that the run can be read from anywhere."""
+    for node in (config.data, config.data.get("source") or {}, config.encoder, config.tokenizer):
+        for name in ("path", "items_path", "users_path"):
+            if name in node and not OmegaConf.is_interpolation(node, name) and node[name] is not None:
+                path = Path(node[name]).expanduser()
+                node[name] = str(path.absolute() if path.exists() else path)
+
+
+def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
+    from genrec.config import instantiate
+    from genrec.tables import log_table
+    from genrec.trainers.tracking import close_loggers, log_environment
+
+    started = time.perf_counter()
+    _seed(config.seed)
+    hardware = instantiate(config.hardware, _convert_="all")
+    context = RunContext(
+        output_dir=folder,
+        seed=config.seed,
+        optimizer=instantiate(config.optimizer, _convert_="all"),
+        scheduler=instantiate(config.scheduler, _convert_="all"),
+        hardware=hardware,
+        resume=resume,
+        progress=config.progress,
+    )
+    prepared = prepare(config, context)
+    if prepared.tokenized is not None:
+        prepared.tokenized.semantic_ids.save(folder / IDS_FILE)
+        write_json(folder / "tokenizer_report.json", prepared.tokenized.report)
+    environment = describe_environment(config, prepared)
+    write_json(folder / "environment.json", environment)
+
+    _seed(config.seed)  # the weights do not depend on whether a stage was trained or came from the cache
+    model = instantiate(config.model, _partial_=True, _convert_="all")(prepared.spec)
+    trainer = instantiate(config.trainer, _convert_="all")
+    context.loggers = _instantiate_all(config.logger, "logger")
+    context.callbacks = _instantiate_all(config.callbacks, "callback")
+    log_environment(context.loggers, OmegaConf.to_container(config, resolve=True), environment)
+
+    data = _view(prepared, model)
+    try:
+        with _timed(prepared.seconds, "fit"):
+            result = trainer.fit(model, data, context)
+        with _timed(prepared.seconds, "test"):
+            final = trainer.test(model, data, context)
+        if model.task is Task.TOKENIZER and hasattr(trainer, "generate_semantic_ids"):
+            _unique_ids(model, trainer.generate_semantic_ids(model, data).numpy()).save(folder / IDS_FILE)
+            log.info(
+                "semantic IDs of all items: %s (use them with tokenizer=file tokenizer.path=...)", folder / IDS_FILE
+            )
+    except BaseException:
+        close_loggers(context.loggers, success=False)
+        raise
+    close_loggers(context.loggers)
+    final.update({f"tokenizer/{name}": value for name, value in _report(prepared).items()})
+    with _timed(prepared.seconds, "baselines"):
+        final.update(evaluate_baselines(config, prepared, trainer.all_k_values))
+    final.update({f"ceiling/{name}": value for name, value in _ceiling(prepared, model).items()})
+
+    undefined = [name for name, value in final.items() if not math.isfinite(value)]
+    for name in undefined:
+        log.warning("%s is %s and is left out of metrics.json", name, final.pop(name))
+    prepared.seconds["total"] = time.perf_counter() - started
+    write_json(folder / "metrics.json", {"final": final, "history": result.history})
+    write_json(folder / "timing.json", {name: round(value, 2) for name, value in prepared.seconds.items()})
+    log_table(final, name=_name(config.model), data=prepared.dataset.name, folder=folder, seconds=prepared.seconds)
+    return Outcome(folder, final, result.history, trainer.monitor)
+
+
+def prepare(config: DictConfig, context: RunContext) -> Prepared:
+    """Loads the data and runs the upstream stages that the model, or a baseline, needs."""
+    from hydra.utils import get_class
+
+    from genrec.config import instantiate
+
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "data"):
+        dataset: Dataset = instantiate(config.data, _convert_="all")
+        for line in dataset.describe():
+            log.info("data: %s", line)
+    model_class = get_class(config.model._target_)
+    baselines = [get_class(node._target_) for node in _baselines(config).values()]
+    tokens = model_class.view == "tokens"
+    required = tokens or model_class.view == "items" or _needs_vectors(model_class)
+    welcome = dataset.has_text and any(_needs_vectors(baseline) for baseline in baselines)
+    vectors = _encode(config, dataset, seconds) if required or welcome else None
+    tokenized = _tokenize(config, dataset, vectors, context, seconds) if tokens and vectors is not None else None
+    spec = DataSpec(
+        num_users=dataset.num_users,
+        num_items=dataset.num_items,
+        semantic_ids=tokenized.semantic_ids if tokenized else None,
+        item_vectors=vectors,
+        train=dataset.sequences.train,
+    )
+    return Prepared(dataset, spec, tokenized, seconds)
+
+
+def _encode(config: DictConfig, dataset: Dataset, seconds: dict[str, float]) -> np.ndarray:
+    from genrec.config import instantiate
+    from genrec.stages import item_vectors
+
+    node = config.encoder
+    with _timed(seconds, "encoder"):
+        vectors, cached = item_vectors(
+            _plain(node), lambda: instantiate(node, _convert_="all"), dataset, Cache(Path(config.cache_dir))
+        )
+    origin = _from(cached, seconds["encoder"])
+    log.info("encoder: %s gave %d x %d vectors%s", _name(node), *vectors.shape, origin)
+    return vectors
+
+
+def _tokenize(
+    config: DictConfig, dataset: Dataset, vectors: np.ndarray, context: RunContext, seconds: dict[str, float]
+) -> Tokenized:
+    from genrec.config import instantiate
+    from genrec.stages import semantic_ids
+
+    node = config.tokenizer
+    with _timed(seconds, "tokenizer"):
+        tokenized = semantic_ids(
+            _plain(node),
+            lambda: instantiate(node, _convert_="all"),
+            vectors,
+            dataset,
+            context,
+            Cache(Path(config.cache_dir)),
+        )
+    log.info("tokenizer: %s %s%s", _name(node), _id_line(tokenized), _from(tokenized.cached, seconds["tokenizer"]))
+    for line in quality_lines(tokenized.report):
+        log.info("tokenizer: %s", line)
+    return tokenized
+
+
+def evaluate_baselines(config: DictConfig, prepared: Prepared, k_values: Sequence[int]) -> dict[str, float]:
+    """Metrics of every baseline under the run's own protocol, named like ``baseline/item_knn/test/recall@10``."""
+    from hydra.utils import get_class
+
+    from genrec.config import instantiate
+    from genrec.trainers.evaluation import evaluate_retrieval
+
+    if get_class(config.model._target_).task is not Task.RETRIEVAL:
+        return {}
+    final: dict[str, float] = {}
+    for name, node in _baselines(config).items():
+        if node._target_ == config.model._target_:
+            continue
+        if _needs_vectors(get_class(node._target_)) and not prepared.dataset.has_text:
+            log.info("baseline %s left out: %s has no item text", name, prepared.dataset.name)
+            continue
+        model = instantiate(node, _partial_=True, _convert_="all")(prepared.spec)
+        for part in (VAL, TEST):
+            metrics = evaluate_retrieval(
+                model,
+                prepared.dataset.sequences,
+                part,
+                k_values=k_values,
+                filter_seen=config.filter_seen,
+                batch_size=512,
+                seed=config.seed,
+                progress=False,
+            )
+            final.update({f"baseline/{name}/{key}": value for key, value in metrics.items()})
+    return final
+
+
+def load_run(folder: Path, checkpoint: str = "best") -> LoadedRun:
+    """Rebuilds data and model of a finished run; ``checkpoint`` is "best" or "final"."""
+    from hydra.utils import get_class
+
+    from genrec.config import instantiate
+    from genrec.trainers.checkpoints import read_checkpoint
+
+    folder = Path(folder)
+    config_path = folder / "config.yaml"
+    if not config_path.exists():
+        raise GenrecError(f"{folder} is not a run folder: it has no config.yaml. Give a folder below outputs/.")
+    config: Any = OmegaConf.load(config_path)
+    dataset: Dataset = instantiate(config.data, _convert_="all")
+    if get_class(config.model._target_).view == "tokens":
+        ids = SemanticIds.load(folder / IDS_FILE)
+        spec = DataSpec(dataset.num_users, dataset.num_items, ids, None, dataset.sequences.train)
+    else:
+        context = RunContext(output_dir=folder, seed=config.seed, progress=False)
+        config.baselines = {}
+        spec = prepare(config, context).spec
+    recorded = read_json(folder / "environment.json")["data_fingerprint"]
+    if recorded != dataset.fingerprint:
+        raise GenrecError(
+            f"The data has changed since {folder} was trained (fingerprint {dataset.fingerprint}, then {recorded}). "
+            "Restore the data or train again."
+        )
+    model = instantiate(config.model, _partial_=True, _convert_="all")(spec)
+    weights = folder / "checkpoints" / f"{checkpoint}_model.pt"
+    if any(True for _ in model.parameters()):
+        if not weights.exists():
+            raise GenrecError(f"{weights} does not exist: the run has not finished. Continue it with resume={folder}.")
+        model.load_state_dict(read_checkpoint(weights))
+    return LoadedRun(config, dataset, spec, model.eval())
+
+
+def describe_environment(config: DictConfig, prepared: Prepared) -> dict[str, Any]:
+    """What one needs to know to rerun a result: versions, code state, fingerprints, seed and machine."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {"genrec": genrec.__version__, "python": platform.python_version()}
+    for package in ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "polars", "scikit-learn"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    return {
+        "command": sys.argv,
+        "versions": versions,
+        "git": git_state(),
+        "host": {"system": platform.platform(), "cpus": os.cpu_count()},
+        "seed": config.seed,
+        "config_key": config_key(config),
+        "data_fingerprint": prepared.dataset.fingerprint,
+        "semantic_ids_fingerprint": prepared.tokenized.semantic_ids.fingerprint if prepared.tokenized else None,
+    }
+
+
+def _unique_ids(model: Any, codes: np.ndarray) -> SemanticIds:
+    """Semantic IDs from the codes (N, C) that a tokenizer model gave all items; collisions get a further digit."""
+    from genrec.tokenizers.collisions import EXTRA_DIGIT, resolve_collisions
+
+    codebooks = [codebook.cpu().numpy() for codebook in model.codebooks()]
+    order = np.zeros(len(codes))
+    return resolve_collisions(EXTRA_DIGIT, codes, vectors=codes, codebooks=codebooks, popularity=order)
+
+
+def _view(prepared: Prepared, model: Any) -> Any:
+    if model.view == "items":
+        return prepared.dataset.view("items", vectors=prepared.spec.item_vectors)
+    return prepared.dataset.view(model.view)
+
+
+def _needs_vectors(model_class: Any) -> bool:
+    return getattr(model_class, "needs_item_vectors", False)
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    return plain
+
+
+def _baselines(config: DictConfig) -> dict[str, Any]:
+    return dict(config.baselines or {})
+
+
+def _report(prepared: Prepared) -> dict[str, float]:
+    return prepared.tokenized.report if prepared.tokenized else {}
+
+
+def _ceiling(prepared: Prepared, model: Any) -> dict[str, float]:
+    return prepared.dataset.ceiling if model.task is Task.RETRIEVAL else {}
+
+
+def _id_line(tokenized: Tokenized) -> str:
+    ids = tokenized.semantic_ids
+    return f"gave {ids.num_items:,} semantic IDs over {' x '.join(str(size) for size in ids.codebook_sizes)} codes"
+
+
+def quality_lines(report: dict[str, float]) -> list[str]:
+    """A tokenizer's quality report in words: collisions, use of the codebooks, what the codes leave unexplained."""
+    lines = []
+    if "unique_share" in report:
+        lines.append(
+            f"{report['unique_share']:.1%} of the items unique before the collision policy, "
+            f"largest group of colliding items {report['largest_collision_group']:.0f}"
+        )
+    levels = [name.rsplit("/", 1)[1] for name in report if name.startswith("perplexity/")]
+    if levels:
+        usage = ", ".join(
+            f"{report[f'usage_rate/{level}']:.0%} used, perplexity {report[f'perplexity/{level}']:.0f}"
+            for level in levels
+        )
+        lines.append(f"codes per level: {usage}")
+    if "reconstruction_error" in report:
+        lines.append(f"{report['reconstruction_error']:.1%} of the variance is not in the codes")
+    return lines
+
+
+def _from(cached: bool, seconds: float) -> str:
+    return " (from the cache)" if cached else f" in {seconds:.1f} s"
+
+
+def _name(node: DictConfig) -> str:
+    return str(node._target_).rsplit(".", 2)[-2]
+
+
+def _instantiate_all(nodes: DictConfig | None, kind: str) -> list[Any]:
+    from genrec.config import instantiate
+
+    built = []
+    for name, node in (nodes or {}).items():
+        try:
+            built.append(instantiate(node, _convert_="all"))
+        except Exception as error:
+            if kind != "logger":
+                raise GenrecError(f"{kind} {name!r} could not be built: {error}") from error
+            log.warning("logger %s is off for this run: %s", name, error)  # tracking never stops an experiment
+    return built
+
+
+def _seed(seed: int) -> None:
+    from pytorch_lightning import seed_everything
+
+    seed_everything(seed, workers=True, verbose=False)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    begun = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - begun

@@ -1,0 +1,131 @@
+"""The item <-> code table: which sequence of discrete codes names which item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from genrec.artifacts import atomic_path, fingerprint
+from genrec.contracts import NUM_SPECIAL_TOKENS, GenrecError
+
+
+@dataclass(frozen=True)
+class SemanticIds:
+    """One unique row of codes per item.
+
+    ``codes`` (N, C) int64, row i names item i, ``0 <= codes[:, c] < codebook_sizes[c]``. The first
+    ``num_content_levels`` levels come from the quantiser, a further one only tells colliding items apart
+    (TIGER, section 3.1).
+    """
+
+    codes: np.ndarray
+    codebook_sizes: tuple[int, ...]
+    num_content_levels: int
+
+    def __post_init__(self) -> None:
+        codes = np.ascontiguousarray(self.codes, dtype=np.int64)
+        object.__setattr__(self, "codes", codes)
+        object.__setattr__(self, "codebook_sizes", tuple(int(size) for size in self.codebook_sizes))
+        if codes.ndim != 2 or codes.shape[1] != len(self.codebook_sizes) or codes.shape[1] == 0:
+            raise GenrecError(
+                f"Semantic IDs need a table of items x levels and one codebook size per level; "
+                f"got codes of shape {codes.shape} and {len(self.codebook_sizes)} codebook sizes."
+            )
+        if not 1 <= self.num_content_levels <= codes.shape[1]:
+            raise GenrecError(f"num_content_levels must be 1..{codes.shape[1]}, got {self.num_content_levels}.")
+        if len(codes) and (codes.min() < 0 or (codes.max(axis=0) >= np.array(self.codebook_sizes)).any()):
+            raise GenrecError(
+                f"Codes must lie in 0..size-1 of their level; sizes {self.codebook_sizes}, "
+                f"found {codes.min(axis=0).tolist()} to {codes.max(axis=0).tolist()}."
+            )
+        duplicates = len(codes) - len(np.unique(self._keys(codes)))
+        if duplicates:
+            raise GenrecError(
+                f"{duplicates} of {len(codes)} items share their semantic ID with another item. "
+                "Make them unique with a collision policy: tokenizer.collisions=extra_digit, sinkhorn or expand."
+            )
+
+    @property
+    def num_items(self) -> int:
+        return self.codes.shape[0]
+
+    @property
+    def num_levels(self) -> int:
+        return self.codes.shape[1]
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids a model must know: the special tokens and every code of every level."""
+        return NUM_SPECIAL_TOKENS + sum(self.codebook_sizes)
+
+    @property
+    def level_offsets(self) -> np.ndarray:
+        """(C,) the token id of code 0 of each level."""
+        return NUM_SPECIAL_TOKENS + np.concatenate([[0], np.cumsum(self.codebook_sizes)[:-1]]).astype(np.int64)
+
+    def tokens(self) -> np.ndarray:
+        """(N, C) token ids: codes shifted so that no two levels, and no special token, share an id."""
+        return self.codes + self.level_offsets
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint("semantic_ids", self.codes, list(self.codebook_sizes), self.num_content_levels)
+
+    def items_of(self, codes: np.ndarray) -> np.ndarray:
+        """The item each row of ``codes`` (..., C) names, -1 where none does; result has shape (...)."""
+        codes = np.asarray(codes, dtype=np.int64)
+        valid = ((codes >= 0) & (codes < np.array(self.codebook_sizes))).all(axis=-1)
+        keys = np.where(valid, self._keys(codes), -1)
+        sorted_keys, order = self._lookup
+        if len(order) == 0:
+            return np.full(keys.shape, -1, dtype=np.int64)
+        position = np.minimum(np.searchsorted(sorted_keys, keys), len(order) - 1)
+        return np.where(valid & (sorted_keys[position] == keys), order[position], -1)
+
+    @cached_property
+    def _lookup(self) -> tuple[np.ndarray, np.ndarray]:
+        keys = self._keys(self.codes)
+        order = np.argsort(keys, kind="stable")
+        return keys[order], order
+
+    def _keys(self, codes: np.ndarray) -> np.ndarray:
+        """One integer per row (mixed radix); refuses sizes whose product does not fit 63 bits."""
+        if np.prod([float(size) for size in self.codebook_sizes]) >= 2**62:
+            raise GenrecError(
+                f"Codebook sizes {self.codebook_sizes} name more than 2^62 IDs; use fewer levels or codes."
+            )
+        key = np.zeros(codes.shape[:-1], dtype=np.int64)
+        for level, size in enumerate(self.codebook_sizes):
+            key = key * size + codes[..., level]
+        return key
+
+    def save(self, path: Path) -> None:
+        """Writes an npz (no pickled objects) atomically."""
+        with atomic_path(Path(path)) as temporary:
+            np.savez_compressed(
+                temporary,
+                codes=self.codes,
+                codebook_sizes=np.array(self.codebook_sizes),
+                num_content_levels=np.array(self.num_content_levels),
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> SemanticIds:
+        path = Path(path)
+        if not path.exists():
+            raise GenrecError(
+                f"No semantic IDs at {path}. Give the semantic_ids.npz of a finished tokenizer or rqvae run."
+            )
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                sizes = tuple(int(size) for size in archive["codebook_sizes"])
+                return cls(archive["codes"], sizes, int(archive["num_content_levels"]))
+        except GenrecError:
+            raise
+        except Exception as error:
+            raise GenrecError(
+                f"{path} is not a semantic-ID file ({error}). Write it again with tokenizer runs."
+            ) from None

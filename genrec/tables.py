@@ -1,0 +1,158 @@
+"""Tables for people: what a run reached beside its baselines, the jobs of a sweep, a list of recommendations.
+
+Nothing here computes a metric; tables are built from the flat ``name -> number`` mapping that ``metrics.json`` holds.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+log = logging.getLogger("genrec.run")
+
+MAX_COLUMNS = 8
+LOG_WIDTH = 120
+SWEEP_WIDTH = 150  # where the output is no terminal: no header of six metrics is cut
+BASELINE, CEILING, TEST_PREFIX = "baseline/", "ceiling/", "test/"
+
+
+class SweepJob(Protocol):
+    """One job of a sweep, as ``genrec.report`` reads it from its folder."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def overrides(self) -> Mapping[str, str]: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def final(self) -> Mapping[str, float]: ...
+
+
+def metric_columns(final: Mapping[str, float]) -> list[str]:
+    """The test metrics worth a column, without their prefix: recall and NDCG where there are any, else all."""
+    names = [name.removeprefix(TEST_PREFIX) for name in final if name.startswith(TEST_PREFIX)]
+    ranking = [name for kind in ("recall@", "ndcg@") for name in names if name.startswith(kind)]
+    return (ranking or names)[:MAX_COLUMNS]
+
+
+def baseline_rows(final: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Test metrics per baseline: ``baseline/item_knn/test/recall@10`` becomes ``{"item_knn": {"recall@10": ...}}``."""
+    rows: dict[str, dict[str, float]] = {}
+    for key, value in final.items():
+        if key.startswith(BASELINE):
+            name, _, metric = key.removeprefix(BASELINE).partition("/")
+            if metric.startswith(TEST_PREFIX):
+                rows.setdefault(name, {})[metric.removeprefix(TEST_PREFIX)] = value
+    return rows
+
+
+def results_table(final: Mapping[str, float], *, name: str, data: str) -> Table:
+    """The model's test metrics above those of its baselines and, where known, the best that can be reached."""
+    columns = metric_columns(final)
+    title = f"{name} on {data}: test metrics"
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, min_width=len(title))
+    table.add_column("model")
+    for column in columns:
+        table.add_column(column, justify="right")
+    own = {column: final[TEST_PREFIX + column] for column in columns}
+    ceiling = {column: final.get(CEILING + TEST_PREFIX + column) for column in columns}
+    baselines = baseline_rows(final)
+    known = any(value is not None for value in ceiling.values())
+    table.add_row(f"[bold]{escape(name)}[/bold]", *_numbers(own, columns), end_section=bool(baselines) or known)
+    for position, (baseline, row) in enumerate(baselines.items(), start=1):
+        table.add_row(escape(baseline), *_numbers(row, columns), end_section=known and position == len(baselines))
+    if known:
+        table.add_row("ceiling", *_numbers(ceiling, columns))
+        table.add_row(f"{name} / ceiling", *(_share(own[column], ceiling[column]) for column in columns))
+    return table
+
+
+def log_table(
+    final: Mapping[str, float],
+    *,
+    name: str,
+    data: str,
+    folder: Path,
+    seconds: Mapping[str, float] | None = None,
+) -> None:
+    """Logs the results of a run, so that the terminal and ``run.log`` show the same: table, run folder, time."""
+    lines = []
+    if metric_columns(final):
+        lines += ["results", to_text(results_table(final, name=name, data=data), width=LOG_WIDTH)]
+    lines.append(f"run folder: {folder}")
+    if seconds:
+        parts = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items() if stage != "total")
+        lines.append(f"seconds: {seconds.get('total', sum(seconds.values())):.1f} ({parts})")
+    log.info("%s", "\n".join(lines))
+
+
+def print_sweep(
+    jobs: Sequence[SweepJob],
+    names: Sequence[str],
+    columns: Sequence[str],
+    path: Path,
+    console: Console | None = None,
+) -> None:
+    """Prints the jobs of a sweep in the order given: what was changed (``names``), then the metrics ``columns``."""
+    table = Table(title=f"{len(jobs)} runs, the best first", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("run")
+    for name in short_names(names):
+        table.add_column(escape(name), overflow="fold")
+    for column in columns:
+        table.add_column(escape(column), justify="right", overflow="fold")
+    for job in jobs:
+        changed = [escape(job.overrides.get(name, "")) for name in names]
+        numbers = _numbers(job.final, columns) if job.final else [job.state, *("" for _ in columns[1:])][: len(columns)]
+        table.add_row(escape(job.folder.name), *changed, *numbers)
+    console = console or (Console() if sys.stdout.isatty() else Console(width=SWEEP_WIDTH))
+    console.print(table)
+    console.print(f"{path}", highlight=False, soft_wrap=True, markup=False)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The last part of each key (``optimizer.lr``: ``lr``), or the whole key where two would read the same."""
+    last = [name.rpartition(".")[2] for name in names]
+    return [short if last.count(short) == 1 else name for short, name in zip(last, names, strict=True)]
+
+
+def items_table(rows: Iterable[Mapping[str, Any]], *, title: str) -> Table:
+    """Items one per row: ``rank`` and ``score`` where the rows have them, ``item_id``, ``title``."""
+    rows = list(rows)
+    present = [name for name in ("rank", "item_id", "title", "score") if any(name in row for row in rows)]
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, min_width=len(title))
+    for name in present or ["item_id", "title"]:
+        table.add_column(name, justify="right" if name in ("rank", "score") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(name)) for name in present))
+    return table
+
+
+def to_text(table: Table, *, width: int) -> str:
+    """A table as plain text without colour, for files and logs."""
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None, force_terminal=False).print(table)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines() if line.strip())
+
+
+def _numbers(row: Mapping[str, float | None], columns: Sequence[str]) -> list[str]:
+    return [_cell(row.get(column)) for column in columns]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else escape(str(value))
+
+
+def _share(value: float, ceiling: float | None) -> str:
+    return "-" if not ceiling else f"{100 * value / ceiling:.0f} %"

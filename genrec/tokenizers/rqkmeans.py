@@ -1,0 +1,80 @@
+"""Residual k-means: each level clusters what the levels before it left unexplained. Seconds on a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from genrec.contracts import GenrecError, RunContext
+from genrec.nn.kmeans import balanced, kmeans
+from genrec.tokenizers.collisions import EXTRA_DIGIT, Policy, check_policy, resolve_collisions
+from genrec.tokenizers.features import item_features
+from genrec.tokenizers.quality import check_levels, clipped_codebook_size, quality_report
+from genrec.tokenizers.result import TokenizerResult
+
+if TYPE_CHECKING:
+    from genrec.data.ragged import Ragged
+
+
+@dataclass(kw_only=True)
+class RQKMeans:
+    """Semantic IDs of ``num_levels`` codes by residual k-means over text and co-occurrence features.
+
+    ``balance`` limits every cluster to that multiple of its even share (None: no limit; 1: equal sizes), which spreads
+    items more evenly and collides less at some cost in reconstruction. ``collisions`` names the policy that makes IDs
+    unique.
+    """
+
+    num_levels: int = 3
+    codebook_size: int = 256
+    text_dim: int = 96
+    collaborative_dim: int = 64
+    window: int = 3
+    max_iters: int = 50
+    balance: float | None = None
+    collisions: Policy = EXTRA_DIGIT
+
+    def __post_init__(self) -> None:
+        check_policy(self.collisions)
+        check_levels(self.num_levels, self.codebook_size)
+        if self.max_iters < 1:
+            raise GenrecError(f"tokenizer.max_iters must be at least 1, got {self.max_iters}.")
+        if self.balance is not None and self.balance < 1:
+            raise GenrecError(f"tokenizer.balance must be null or at least 1 (equal sizes), got {self.balance}.")
+
+    def fit(self, vectors: np.ndarray, train: Ragged, context: RunContext) -> TokenizerResult:
+        features = item_features(
+            vectors,
+            train,
+            text_dim=self.text_dim,
+            collaborative_dim=self.collaborative_dim,
+            window=self.window,
+            seed=context.seed,
+        )
+        size = clipped_codebook_size(self.codebook_size, self.num_levels, len(features))
+        codes, codebooks = self._quantise(features, size, context.seed)
+        ids = resolve_collisions(
+            self.collisions,
+            codes,
+            vectors=features,
+            codebooks=codebooks,
+            popularity=np.bincount(train.values, minlength=len(features)),
+        )
+        rebuilt = np.sum([codebook[codes[:, level]] for level, codebook in enumerate(codebooks)], axis=0)
+        return TokenizerResult(ids, quality_report(features, rebuilt, codes, codebooks), codebooks)
+
+    def _quantise(self, features: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        residual = torch.from_numpy(features)
+        codes, codebooks = [], []
+        for level in range(self.num_levels):
+            centroids, chosen = kmeans(residual, size, seed=seed + level, max_iters=self.max_iters)
+            if self.balance is not None:
+                centroids, chosen = balanced(residual, centroids, capacity=ceil(self.balance * len(features) / size))
+            residual = residual - centroids[chosen]
+            codes.append(chosen.numpy())
+            codebooks.append(centroids.numpy())
+        return np.stack(codes, axis=1), codebooks

@@ -1,0 +1,220 @@
+"""AdvancedTrainer: validation, early stopping, a plateau schedule, and the best weights for the one test."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from genrec.contracts import VAL, FitResult, GenrecError, RunContext
+from genrec.schedulers import Plateau, Schedule
+from genrec.trainers import checkpoints as files
+from genrec.trainers.base import BaseTrainer, trainable, view_of
+from genrec.trainers.learner import DEFAULT_LR, Learner
+
+logger = logging.getLogger("genrec.trainers")
+
+_SMALLER_IS_BETTER = re.compile(r"(loss|mse|sse|mae|error)(_per_sample)?(@\d+)?$")
+
+
+@dataclass(kw_only=True)
+class AdvancedTrainer(BaseTrainer):
+    """Validates every ``eval_every_epochs``, keeps the best weights by ``monitor``, and stops after ``patience``
+    validations without an improvement of more than ``min_delta`` (None: never). ``mode`` is "min", "max" or "auto":
+    losses and errors are minimised. ``save_top_k`` > 1 keeps ``checkpoint_epoch_*.pt`` of the k best epochs; the best
+    is always in ``best_model.pt``.
+
+    ``use_scheduler`` multiplies the learning rate by ``lr_factor`` after ``lr_patience`` validations without
+    improvement, down to ``min_lr``; a schedule given in the context takes its place. The best weights are in the model
+    when ``fit`` returns, whether training was stopped early or not.
+    """
+
+    max_epochs: int = 20
+    max_eval_users: int | None = 5000
+    monitor: str = "val/recall@10"
+    mode: str = "auto"
+    save_top_k: int = 1
+    eval_every_epochs: int = 1
+    patience: int | None = 5
+    min_delta: float = 0.0
+    use_scheduler: bool = True
+    lr_factor: float = 0.5
+    lr_patience: int = 1
+    min_lr: float = 1e-4
+
+    validates: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode not in ("auto", "min", "max"):
+            raise GenrecError(f"trainer.mode={self.mode!r}: choose auto, min or max.")
+        if self.save_top_k < 0:
+            raise GenrecError(f"trainer.save_top_k={self.save_top_k}: give 0 or more epochs to keep.")
+        if self.eval_every_epochs < 1:
+            raise GenrecError(f"trainer.eval_every_epochs={self.eval_every_epochs}: give a number of 1 or more.")
+        if self.patience is not None and self.patience < 1:
+            raise GenrecError(
+                f"trainer.patience={self.patience}: give a number of 1 or more, or null to never stop early."
+            )
+
+    def _reset(self) -> None:
+        super()._reset()
+        self.best_value: float | None = None
+        self.best_epoch = 0
+        self.best_metrics: dict[str, float] = {}
+        self.bad_epochs = 0  # validations since the last improvement
+        self._top: list[tuple[float, int]] = []  # (value, epoch) of the kept epochs, best first
+
+    @property
+    def direction(self) -> str:
+        """ "min" or "max": what is better for the monitored metric."""
+        return metric_mode(self.monitor) if self.mode == "auto" else self.mode
+
+    # -- schedule
+
+    def _schedule_of_run(self) -> Schedule:
+        if self.context.scheduler is not None or not self.use_scheduler:
+            return super()._schedule_of_run()
+        return Plateau(lr_factor=self.lr_factor, lr_patience=self.lr_patience, min_lr_ratio=self._min_lr_ratio())
+
+    def _min_lr_ratio(self) -> float:
+        lr = getattr(self.context.optimizer, "keywords", {}).get("lr", DEFAULT_LR)
+        return min(self.min_lr / lr, 1.0)
+
+    # -- epochs
+
+    def evaluate_epoch(self, model: nn.Module, view: Any) -> dict[str, float]:
+        due = self.current_epoch % self.eval_every_epochs == 0
+        last = self.current_epoch == self.max_epochs or self.global_step == self.max_steps
+        return self.evaluate(model, view, VAL, progress=self.context.progress) if due or last else {}
+
+    def judge_epoch(self, learner: Learner, metrics: dict[str, float]) -> bool:
+        logger.info("Current learning rate: %.6f", learner.lr)
+        evaluated = {name: value for name, value in metrics.items() if name.startswith(f"{VAL}/")}
+        if not evaluated and not self.monitor.startswith("train/"):
+            return False
+        if self.monitor not in metrics:
+            raise GenrecError(
+                f"trainer.monitor={self.monitor!r} is not among what is measured. "
+                f"Choose one of {', '.join(sorted(metrics))}."
+            )
+        value = metrics[self.monitor]
+        if not math.isfinite(value):
+            logger.warning("%s is %s: training stops here.", self.monitor, value)
+            return True
+        self._keep_top(learner.model, value)
+        if self._improved(value):
+            self.best_value, self.best_epoch, self.bad_epochs = value, self.current_epoch, 0
+            self.best_metrics = metrics
+            self._checkpoints.save_weights(files.BEST, learner.model)
+            logger.info("New best model! %s: %.4f", readable(self.monitor), value)
+        else:
+            self.bad_epochs += 1
+        self.schedule.on_metric(value, self.direction)
+        if self.patience is not None and self.bad_epochs >= self.patience:
+            logger.info(
+                "Early stopping: no better %s for %d validations; the best was %.4f in epoch %d.",
+                self.monitor, self.bad_epochs, self.best_value, self.best_epoch,
+            )  # fmt: skip
+            return True
+        return False
+
+    def _improved(self, value: float) -> bool:
+        if self.best_value is None:
+            return True
+        gain = value - self.best_value if self.direction == "max" else self.best_value - value
+        return gain > self.min_delta
+
+    def epoch_line(self, train_metrics: dict[str, float], eval_metrics: dict[str, float]) -> str:
+        shown = [self.monitor, self.monitor.replace("recall@", "ndcg@"), f"{VAL}/loss"]
+        values = {name: eval_metrics[name] for name in dict.fromkeys(shown[:2]) if name in eval_metrics}
+        if not values and f"{VAL}/loss" in eval_metrics:
+            values = {f"{VAL}/loss": eval_metrics[f"{VAL}/loss"]}
+        parts = [f"{name.replace('/', '_')}: {value:.4f}" for name, value in values.items()]
+        line = f"Epoch {self.current_epoch}/{self.max_epochs} - train_loss: {train_metrics['train/loss']:.4f}"
+        return ", ".join([line, *parts])
+
+    # -- files
+
+    def _keep_top(self, model: nn.Module, value: float) -> None:
+        """Keeps the weights of the ``save_top_k`` best epochs; of equal ones the earlier."""
+        if self.save_top_k < 2:  # the best one is best_model.pt
+            return
+        sign = -1.0 if self.direction == "max" else 1.0
+        ranked = sorted([*self._top, (value, self.current_epoch)], key=lambda entry: (sign * entry[0], entry[1]))
+        kept, dropped = ranked[: self.save_top_k], ranked[self.save_top_k :]
+        if (value, self.current_epoch) in kept:
+            self._checkpoints.save_weights(self._checkpoints.epoch_name(self.current_epoch), model)
+        every = self.checkpoint_every_epochs
+        for _, epoch in dropped:
+            if not (every and epoch % every == 0):
+                self._checkpoints.remove(self._checkpoints.epoch_name(epoch))
+        self._top = kept
+
+    def choose_weights(self, model: nn.Module) -> None:
+        if self.best_epoch == 0:
+            logger.warning("No epoch was validated, so the last weights are tested.")
+            super().choose_weights(model)
+            return
+        self._checkpoints.load_weights(files.BEST, model)
+        self._final.update(self.best_metrics)
+        logger.info(
+            "Restored the best weights: epoch %d, %s: %.4f", self.best_epoch, readable(self.monitor), self.best_value
+        )
+
+    def test(self, model: nn.Module, data: Any, context: RunContext | None = None) -> dict[str, float]:
+        """Test metrics, and validation metrics on all users where fitting had looked at a sample of them or at none."""
+        metrics = super().test(model, data, context)
+        users = getattr(view_of(data, model), "num_users", 0)
+        if not trainable(model) or (self.max_eval_users is not None and users > self.max_eval_users):
+            metrics.update(self.validate(model, data, context))
+        return metrics
+
+    def validate(self, model: nn.Module, data: Any, context: RunContext | None = None) -> dict[str, float]:
+        """Metrics on the validation part, on all users."""
+        sample, self.max_eval_users = self.max_eval_users, None
+        try:
+            return super().validate(model, data, context)
+        finally:
+            self.max_eval_users = sample
+
+    def result(self) -> FitResult:
+        return FitResult(
+            history=self.metrics_history,
+            best_epoch=self.best_epoch,
+            best_value=self.best_value,
+            epochs=self.current_epoch,
+            stopped_early=self.stopped,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **super().state_dict(),
+            "best_value": self.best_value,
+            "best_epoch": self.best_epoch,
+            "best_metrics": self.best_metrics,
+            "bad_epochs": self.bad_epochs,
+            "top": [list(entry) for entry in self._top],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
+        self.best_metrics, self.bad_epochs = state["best_metrics"], state["bad_epochs"]
+        self._top = [(value, int(epoch)) for value, epoch in state["top"]]
+
+
+def metric_mode(name: str) -> str:
+    """ "min" for losses and errors, else "max"."""
+    return "min" if _SMALLER_IS_BETTER.search(name) else "max"
+
+
+def readable(metric: str) -> str:
+    """``val/recall@10`` as ``Val Recall@10``; abbreviations in capitals."""
+    words = re.split(r"[/_ ]", metric)
+    short = re.compile(r"^(ndcg|mrr|map|mse|rmse|auc)(@\d+)?$")
+    return " ".join(word.upper() if short.match(word) else word[:1].upper() + word[1:] for word in words)

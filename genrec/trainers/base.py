@@ -1,0 +1,472 @@
+"""What every trainer shares: one ``pl.Trainer``, the epoch's order of events, checkpoints and exact resume.
+
+A run is a pure function of (data, config, seed), and everything that changes while it trains is in ``last.ckpt``. A
+killed run therefore redoes what it had done since that file, with the same numbers, and overwrites the same files.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import re
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from genrec.artifacts import fingerprint
+from genrec.contracts import TEST, TRAIN, VAL, FitResult, GenrecError, Losses, Plan, RunContext
+from genrec.schedulers import Constant, Schedule
+from genrec.trainers import checkpoints as files
+from genrec.trainers.checkpoints import CheckpointFolder
+from genrec.trainers.engine import build_engine, quiet_lightning, show_log
+from genrec.trainers.evaluation import evaluate_items, evaluate_retrieval
+from genrec.trainers.hardware import Hardware
+from genrec.trainers.learner import Learner, optimizer_steps
+from genrec.trainers.progress import Bar, duration
+from genrec.trainers.tracking import Tracker
+
+logger = logging.getLogger("genrec.trainers")
+
+_SELDOM_READ = re.compile(r"/(hit|mrr|precision|map)@|/level_")  # in metrics.json, but not in the line of results
+
+
+@dataclass(kw_only=True)
+class BaseTrainer:
+    """Trains on everything a view offers for training and tests the last weights; the policies derive from it.
+
+    ``batch_size`` counts training targets (items, for tokenizers); ``max_steps`` ends training within an epoch if it is
+    reached first. ``monitor`` names the metric that is returned to sweepers.
+    ``filter_seen`` masks a user's known items at evaluation; ``max_eval_users`` validates on a fixed sample of users
+    while training (None: on all); the test is always on all.
+    ``log_every_steps`` is the distance of logged steps, ``gradient_clip_norm`` bounds the gradient's norm (None: no
+    bound). ``decay_embeddings`` False spares embedding tables the optimizer's weight decay; norms and biases are
+    always spared. ``checkpoint_every_steps`` also writes ``last.ckpt`` within epochs; ``checkpoint_every_epochs`` keeps
+    ``checkpoint_epoch_*.pt`` periodically.
+    """
+
+    max_epochs: int = 20
+    max_steps: int | None = None
+    batch_size: int = 256
+    eval_batch_size: int = 256
+    monitor: str = "train/loss"
+    k_values: list[int] = field(default_factory=lambda: [5, 10, 20])
+    filter_seen: bool = False
+    max_eval_users: int | None = None
+    log_every_steps: int = 50
+    gradient_clip_norm: float | None = 1.0
+    accumulate_grad_batches: int = 1
+    decay_embeddings: bool = True
+    checkpoint_every_steps: int | None = None
+    checkpoint_every_epochs: int | None = None
+
+    validates: ClassVar[bool] = False  # whether a policy measures the validation part while it trains
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "batch_size", "eval_batch_size", "log_every_steps", "accumulate_grad_batches"):
+            if getattr(self, name) < 1:
+                raise GenrecError(f"trainer.{name}={getattr(self, name)}: give a number of 1 or more.")
+        for name in ("max_steps", "checkpoint_every_steps", "checkpoint_every_epochs", "max_eval_users"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise GenrecError(f"trainer.{name}={value}: give a number of 1 or more, or null for none.")
+        if not self.k_values or min(self.k_values) < 1:
+            raise GenrecError(
+                f"trainer.k_values={self.k_values}: give at least one list length, for example [5,10,20]."
+            )
+        self.monitor = metric_name(self.monitor)
+        self._context: RunContext | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forgets the previous run; a trainer may be used again."""
+        self.current_epoch = 0  # counts from 1 while training
+        self.global_step = 0
+        self.steps_per_epoch = 0
+        self.total_steps = 0
+        self.metrics_history: dict[str, list[float]] = {}
+        self.schedule: Schedule = Constant()
+        self.stopped = False
+        self._final: dict[str, float] = {}
+        self._model: nn.Module | None = None
+        self._bar: Bar | None = None
+        self._seconds: list[float] = []
+
+    # -- hooks to override
+
+    def on_epoch_start(self) -> None:
+        """Called before the batches of ``current_epoch`` are planned, so it may change ``batch_size`` and the like."""
+
+    def on_epoch_end(self, train_metrics: dict[str, float], eval_metrics: dict[str, float]) -> bool:
+        """Called after training and validation of an epoch; True stops training."""
+        return False
+
+    def train_plan(self, view: Any, model: nn.Module) -> Plan:
+        """The batches of ``current_epoch``."""
+        return view.train_plan(model, batch_size=self.batch_size, seed=self.context.seed, epoch=self.current_epoch)
+
+    def train_step(self, model: nn.Module, batch: Any) -> Losses:
+        """The loss of one batch; override it for a loss of your own."""
+        return self._learner.loss(batch)
+
+    def evaluate(self, model: nn.Module, view: Any, part: str, *, progress: bool = True) -> dict[str, float]:
+        """Metrics of the model as it is on "val" or "test" (or "train": memorisation), named like ``val/recall@10``."""
+        if hasattr(model, "recommend"):
+            return evaluate_retrieval(
+                model,
+                view,
+                part,
+                k_values=self.all_k_values,
+                filter_seen=self.filter_seen and part != TRAIN,
+                batch_size=self.eval_batch_size,
+                max_users=None if part == TEST else self.max_eval_users,
+                seed=self.context.seed,
+                progress=progress,
+                with_loss=part == VAL and trainable(model),
+            )
+        return evaluate_items(
+            model, view, part, batch_size=self.eval_batch_size, seed=self.context.seed, progress=progress
+        )
+
+    def check_model(self, model: Any) -> None:
+        """Raises ``GenrecError`` where the policy cannot judge such a model, before any time is spent on it."""
+        if self.validates and "@" in self.monitor and not hasattr(model, "recommend"):
+            raise GenrecError(
+                f"trainer.monitor={self.monitor} scores recommendations, and {type(model).__name__} makes none. "
+                "Use trainer=rqvae, or trainer.monitor=val/loss."
+            )
+
+    # -- what users call
+
+    def fit(self, model: nn.Module, data: Any, context: RunContext | None = None) -> FitResult:
+        """Trains the model in place and leaves it with the weights that are to be tested.
+
+        ``data`` is a view or a data set that can build one. Without a context the run writes to a new folder below
+        ``outputs/python`` and uses AdamW. A model without trainable parameters is left as it is.
+        """
+        self._reset()
+        self.context = context or default_context()
+        self._model = model
+        self.check_model(model)
+        self._tracker = Tracker(self.context.loggers)
+        if not trainable(model):
+            return FitResult(history={})
+        view = view_of(data, model)
+        self.hardware.prepare()
+        state = self._resumed_state(model, view)
+        if state is None:
+            self._checkpoints.clear()
+            files.seed_all(self.context.seed)
+            self._initialize(model, view)
+        self._plan_schedule(model, view, state)
+        if not self.finished:
+            self._train(model, view, state)
+        self._finish(model)
+        return self.result()
+
+    def test(self, model: nn.Module, data: Any, context: RunContext | None = None) -> dict[str, float]:
+        """Metrics on the test part, together with what training found out about these weights."""
+        metrics = self._evaluate_now(model, data, TEST, context)
+        self._tracker.log_epoch(metrics, self.global_step)
+        shown = {name: value for name, value in metrics.items() if not _SELDOM_READ.search(name)}
+        logger.info("Test results: %s", ", ".join(f"{name}: {value:.4f}" for name, value in shown.items()))
+        return {**(self._final if model is self._model else {}), **metrics}
+
+    def validate(self, model: nn.Module, data: Any, context: RunContext | None = None) -> dict[str, float]:
+        """Metrics on the validation part."""
+        return self._evaluate_now(model, data, VAL, context)
+
+    def train_model(self, model: nn.Module, data: Any, context: RunContext | None = None) -> nn.Module:
+        """Trains, tests, and returns the model."""
+        self.fit(model, data, context)
+        self.test(model, data)
+        return model
+
+    def _evaluate_now(self, model: nn.Module, data: Any, part: str, context: RunContext | None) -> dict[str, float]:
+        if context is not None and context is not self._context:
+            self.context = context
+        if not hasattr(self, "_tracker") or self._tracker.loggers == []:
+            self._tracker = Tracker(self.context.loggers)
+        device = self.hardware.prepare()
+        if isinstance(model, nn.Module):
+            model.to(device)
+        with self.hardware.autocast(device):
+            return self.evaluate(model, view_of(data, model), part, progress=self.context.progress)
+
+    # -- the run's surroundings
+
+    @property
+    def context(self) -> RunContext:
+        if self._context is None:
+            self.context = default_context()
+        assert self._context is not None
+        return self._context
+
+    @context.setter
+    def context(self, context: RunContext) -> None:
+        self._context = context
+        self.hardware: Hardware = context.hardware or Hardware()
+        self._checkpoints = CheckpointFolder(context.output_dir / "checkpoints")
+
+    @property
+    def extra_callbacks(self) -> list[Any]:
+        return list(self.context.callbacks)
+
+    @property
+    def all_k_values(self) -> list[int]:
+        """``k_values`` and the k of the monitored metric, so that any k can be monitored."""
+        named = re.search(r"@(\d+)$", self.monitor)
+        return sorted({*self.k_values, *([int(named.group(1))] if named else [])})
+
+    @property
+    def finished(self) -> bool:
+        steps_done = self.max_steps is not None and self.global_step >= self.max_steps
+        return self.stopped or self.current_epoch >= self.max_epochs or steps_done
+
+    # -- training
+
+    def _initialize(self, model: Any, view: Any) -> None:
+        """Lets a model that wants to look at the data before its first step do so (k-means initialised codebooks)."""
+        if hasattr(model, "initialize") and hasattr(view, "vectors"):
+            vectors = [batch.vectors for batch in view.eval_batches(TRAIN, batch_size=len(view.vectors))]
+            model.initialize(torch.cat(vectors))
+
+    def _schedule_of_run(self) -> Schedule:
+        return copy.deepcopy(self.context.scheduler) or Constant()
+
+    def _plan_schedule(self, model: nn.Module, view: Any, state: dict[str, Any] | None) -> None:
+        self.schedule = self._schedule_of_run()
+        if self.schedule.per_epoch and not self.validates:
+            raise GenrecError(
+                f"A plateau schedule follows validation, and {type(self).__name__} does not validate. "
+                "Use trainer=advanced, or another schedule (scheduler=constant)."
+            )
+        if state is None:
+            plan = view.train_plan(model, batch_size=self.batch_size, seed=self.context.seed, epoch=1)
+            self.steps_per_epoch = optimizer_steps(len(plan), self.accumulate_grad_batches)
+        else:
+            self.steps_per_epoch = state["steps_per_epoch"]
+            self.schedule.load_state_dict(state["schedule"])
+        self.total_steps = min(self.steps_per_epoch * self.max_epochs, self.max_steps or 2**62)
+
+    def _train(self, model: nn.Module, view: Any, state: dict[str, Any] | None) -> None:
+        with quiet_lightning():
+            self._learner = Learner(self, model, view, resumed=state)
+            engine = build_engine(self, self.hardware, self._tracker.loggers)
+            self._checkpoints.writes = engine.is_global_zero
+            try:
+                engine.fit(self._learner)
+            finally:
+                if self._bar is not None:
+                    self._bar.close()
+
+    def begin_epoch(self, num_batches: int, done: int) -> None:
+        self._epoch_started = time.monotonic()
+        description = f"Epoch {self.current_epoch}/{self.max_epochs}"
+        self._bar = Bar(description, num_batches, enabled=self.context.progress, begin=done)
+
+    def after_batch(self, learner: Learner, *, stepped: bool) -> None:
+        """Progress, step-wise logs and, where asked for, a checkpoint within the epoch."""
+        if self._bar is not None:
+            self._bar.advance(lambda: self._details(learner))
+        if not stepped:
+            return
+        if self.global_step % self.log_every_steps == 0 and self._tracker.loggers:
+            assert learner.latest is not None
+            metrics = {"train/loss_step": float(learner.latest), "train/lr": learner.lr}
+            self._tracker.log_step(metrics, self.global_step)
+        every = self.checkpoint_every_steps
+        # The end of an epoch writes its own checkpoint, after validation.
+        within = learner.loader is not None and learner.step_in_epoch < learner.loader.num_batches
+        if every and self.global_step % every == 0 and within and self.global_step != self.max_steps:
+            self._save_last(learner, learner.step_in_epoch)
+
+    def _details(self, learner: Learner) -> str:
+        parts = [f"loss {float(learner.latest):.4f}"] if learner.latest is not None else []
+        latest = self.metrics_history.get(self.monitor)
+        if latest and self.monitor != "train/loss":
+            parts.append(f"{self.monitor} {latest[-1]:.4f}")
+        return ", ".join(parts)
+
+    def finish_epoch(self, learner: Learner) -> None:
+        """Validation, the decision to stop, files and lines at the end of an epoch; ``last.ckpt`` comes last."""
+        if self._bar is not None:
+            self._bar.close()
+        train_metrics = {f"train/{name}": value for name, value in learner.means.result().items()}
+        if hasattr(learner.model, "on_train_epoch_end"):
+            learner.model.on_train_epoch_end()  # pyright: ignore[reportCallIssue]
+        with self.hardware.autocast(learner.device):
+            eval_metrics = self.evaluate_epoch(learner.model, learner.view)
+        metrics = {**train_metrics, **eval_metrics}
+        for name, value in metrics.items():
+            if math.isfinite(value):
+                self.metrics_history.setdefault(name, []).append(value)
+        self._seconds.append(time.monotonic() - self._epoch_started)
+        logger.info("%s (%s)", self.epoch_line(train_metrics, eval_metrics), self._timing())
+        self._tracker.log_epoch({**metrics, "train/lr": learner.lr, "epoch": self.current_epoch}, self.global_step)
+        diverged = not math.isfinite(train_metrics.get("train/loss", 0.0))
+        if diverged:
+            logger.warning("The training loss is not finite: training stops here. Lower optimizer.lr or clip harder.")
+        stop = self.judge_epoch(learner, metrics)
+        self.stopped = self.on_epoch_end(train_metrics, eval_metrics) or stop or diverged
+        self._keep_epoch(learner.model)
+        self._save_last(learner, 0)
+        learner.trainer.should_stop = self.stopped
+
+    def evaluate_epoch(self, model: nn.Module, view: Any) -> dict[str, float]:
+        """What is measured after an epoch: nothing, unless a policy says so."""
+        return {}
+
+    def judge_epoch(self, learner: Learner, metrics: dict[str, float]) -> bool:
+        """A policy's own decision about an epoch; True stops training."""
+        return False
+
+    def epoch_line(self, train_metrics: dict[str, float], eval_metrics: dict[str, float]) -> str:
+        return f"Epoch {self.current_epoch}/{self.max_epochs} - Loss: {train_metrics['train/loss']:.4f}"
+
+    def _timing(self) -> str:
+        left = (self.max_epochs - self.current_epoch) * sum(self._seconds) / len(self._seconds)
+        return f"{duration(self._seconds[-1])}" + (f", at most {duration(left)} left" if left > 0 else "")
+
+    def _keep_epoch(self, model: nn.Module) -> None:
+        """The periodic checkpoint, whether or not the epoch is a good one."""
+        if self.checkpoint_every_epochs and self.current_epoch % self.checkpoint_every_epochs == 0:
+            self._checkpoints.save_weights(self._checkpoints.epoch_name(self.current_epoch), model)
+
+    def _finish(self, model: nn.Module) -> None:
+        """Writes the last weights, then leaves in the model, and in ``best_model.pt``, those that are to be tested."""
+        self._checkpoints.save_weights(files.FINAL, model)
+        self.choose_weights(model)
+        self._final.update({name: values[-1] for name, values in self.metrics_history.items() if name == "train/loss"})
+        logger.info("Training completed. Model saved to %s", self._checkpoints.path)
+
+    def choose_weights(self, model: nn.Module) -> None:
+        """Without validation the last weights are the ones to test."""
+        self._checkpoints.save_weights(files.BEST, model)
+
+    def result(self) -> FitResult:
+        return FitResult(history=self.metrics_history, epochs=self.current_epoch, stopped_early=self.stopped)
+
+    # -- the state of a run
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a policy must remember from one epoch to the next; primitive values only."""
+        return {"stopped": self.stopped}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.stopped = state["stopped"]
+
+    def _identity(self, model: nn.Module, view: Any) -> dict[str, Any]:
+        return {
+            "view": view.fingerprint,
+            "item tables": unsaved_tables(model),
+            "seed": self.context.seed,
+            "batch_size": self._configured_batch_size,
+            "accumulate_grad_batches": self.accumulate_grad_batches,
+        }
+
+    def _save_last(self, learner: Learner, step_in_epoch: int) -> None:
+        engine = learner.trainer
+        self._checkpoints.save_last(
+            {
+                "identity": self._run_identity,
+                "epoch": self.current_epoch - (step_in_epoch > 0),  # epochs completed
+                "step_in_epoch": step_in_epoch,
+                "global_step": self.global_step,
+                "steps_per_epoch": self.steps_per_epoch,
+                "model": learner.model.state_dict(),
+                "optimizer": engine.optimizers[0].state_dict(),
+                "scaler": engine.precision_plugin.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "rng": files.rng_state(),
+                "sums": learner.means.sums if step_in_epoch else {},
+                "count": learner.means.count if step_in_epoch else 0,
+                "history": self.metrics_history,
+                "logged": self._tracker.rows,
+                "policy": self.state_dict(),
+                "callbacks": {item.state_key: item.state_dict() for item in self.extra_callbacks},
+            }
+        )
+
+    def _resumed_state(self, model: nn.Module, view: Any) -> dict[str, Any] | None:
+        """Loads ``last.ckpt`` where one is to be continued, and everything in it that is not Lightning's."""
+        self._configured_batch_size = self.batch_size
+        self._run_identity = self._identity(model, view)
+        self._checkpoints.clear_unfinished()
+        state = self._checkpoints.load_last() if self.context.resume else None
+        if state is None:
+            return None
+        path = self._checkpoints.path / files.LAST
+        different = [name for name, value in self._run_identity.items() if state["identity"].get(name) != value]
+        if different:
+            raise GenrecError(
+                f"{path} belongs to a run with other {', '.join(different)}, so it cannot be continued. "
+                "Use the same settings and data, or start again without resume."
+            )
+        try:
+            model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise GenrecError(f"{path} holds another model ({error}). Start again without resume.") from None
+        self.current_epoch, self.global_step = state["epoch"], state["global_step"]
+        self.metrics_history = state["history"]
+        with quiet_lightning():
+            self._tracker.replay(state["logged"])
+        self.load_state_dict(state["policy"])
+        logger.info("Resuming %s at epoch %d, step %d", path, self.current_epoch + 1, self.global_step)
+        return state
+
+
+def metric_name(name: str) -> str:
+    """``val_recall@10``, the older spelling, as ``val/recall@10``."""
+    return re.sub(r"^(train|val|test)_", r"\1/", name)
+
+
+def create_trainer(trainer_type: str = "advanced", **options: Any) -> BaseTrainer:
+    """A trainer by its short name, with its fields as keywords."""
+    import genrec.trainers as home
+
+    known = {"simple": "SimpleTrainer", "advanced": "AdvancedTrainer", "rqvae": "RQVAETrainer", "tiger": "TIGERTrainer"}
+    if trainer_type not in known:
+        raise GenrecError(f"Unknown trainer type {trainer_type!r}. Choose one of {', '.join(known)}.")
+    return getattr(home, known[trainer_type])(**options)
+
+
+def default_context() -> RunContext:
+    """Where a run started from Python writes: a new folder below ``outputs/python``, named after the time."""
+    show_log()
+    root = Path("outputs/python")
+    name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder, attempt = root / name, 1
+    while folder.exists():
+        folder, attempt = root / f"{name}_{attempt}", attempt + 1
+    return RunContext(output_dir=folder)
+
+
+def view_of(data: Any, model: Any) -> Any:
+    """``data`` itself where it is a view, else the view that the model's class asks for."""
+    if hasattr(data, "train_plan"):
+        return data
+    if hasattr(data, "view"):
+        return data.view(model.view)
+    raise GenrecError(
+        f"{type(data).__name__} is neither a data set nor a view. Give genrec.data.Dataset or a view of one."
+    )
+
+
+def unsaved_tables(model: nn.Module) -> str:
+    """A fingerprint of the buffers that are not saved with the weights, such as the semantic ID of every item.
+
+    Weights trained with one table mean nothing with another of the same shape.
+    """
+    saved = model.state_dict().keys()
+    return fingerprint({name: table.cpu().numpy() for name, table in model.named_buffers() if name not in saved})
+
+
+def trainable(model: Any) -> bool:
+    """Whether there is anything to optimise."""
+    return isinstance(model, nn.Module) and any(parameter.requires_grad for parameter in model.parameters())

@@ -1,0 +1,1 @@
+"""Extras for ``conf/callbacks``: one purpose per file. Stopping and checkpoints are the trainer's own."""

@@ -1,0 +1,161 @@
+"""Evaluation of a model on one part of a view, the same for trained models and baselines.
+
+Shapes: B users of a batch, k length of a list, T targets per user, N items, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genrec.contracts import IGNORE, TRAIN, HistoryBatch, Recommendations, SequenceBatch
+from genrec.data.ragged import Ragged
+from genrec.data.sequences import SequencesView
+from genrec.metrics.ranking import RankingAccumulator
+from genrec.trainers.progress import track
+
+_NAMES = {"train": "Scoring training items", "val": "Validating", "test": "Testing"}
+_NO_LIMIT = 1_000_000  # history length for models that take any
+
+
+def evaluate_retrieval(
+    model: Any,
+    view: Any,
+    part: str,
+    *,
+    k_values: Sequence[int] = (5, 10, 20),
+    filter_seen: bool = False,
+    batch_size: int = 256,
+    max_users: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    with_loss: bool = False,
+    collect: Callable[[HistoryBatch, Recommendations, Tensor], None] | None = None,
+) -> dict[str, float]:
+    """Ranking metrics over the whole catalogue, means over users, named like ``test/recall@10``.
+
+    ``part`` "val" or "test" holds out what the view holds out; "train" asks for each user's last *training* item and so
+    measures memorisation. ``with_loss`` adds ``<part>/loss``, the model's loss on the first held-out item of each user.
+    ``collect`` is given every batch, its recommendations (B, k) and its targets (B, T). No metrics where no user has
+    targets.
+    """
+    if part == TRAIN:
+        view, held_out = memorisation_view(view), "val"
+    else:
+        held_out = part
+    batches = view.eval_batches(
+        held_out,
+        batch_size=batch_size,
+        max_history=getattr(model, "max_history", None) or _NO_LIMIT,
+        filter_seen=filter_seen,
+        max_users=max_users,
+        seed=seed,
+    )
+    ks = sorted(set(k_values))
+    device = device_of(model)
+    ranking = RankingAccumulator(ks)
+    loss = WeightedMean()
+    with evaluating(model, seed):
+        for batch, targets in track(batches, _NAMES.get(part, part), enabled=progress):
+            batch, targets = batch.to(device), targets.to(device)
+            found = model.recommend(batch, ks[-1])
+            ranking.update(found.items, targets)
+            if with_loss:
+                losses = model.loss(next_item_batch(batch, targets))
+                loss.add({"loss": losses.total}, losses.count)
+            if collect is not None:
+                collect(batch, found, targets)
+    metrics = ranking.compute() if ranking.count else {}
+    return {f"{part}/{name}": value for name, value in {**loss.result(), **metrics}.items()}
+
+
+def evaluate_items(
+    model: Any, view: Any, part: str, *, batch_size: int = 1024, seed: int = 0, progress: bool = True
+) -> dict[str, float]:
+    """Mean loss and its parts of a tokenizer model over the items of ``part``, named like ``val/loss``."""
+    device = device_of(model)
+    mean = WeightedMean()
+    with evaluating(model, seed):
+        for batch in track(view.eval_batches(part, batch_size=batch_size), _NAMES.get(part, part), enabled=progress):
+            losses = model.loss(batch.to(device))
+            mean.add({"loss": losses.total, **losses.parts}, losses.count)
+    return {f"{part}/{name}": value for name, value in mean.result().items()}
+
+
+class WeightedMean:
+    """Means of named scalars in double precision, summed on the device so that nothing waits for it."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count: float = 0
+
+    def add(self, values: dict[str, Tensor], count: float) -> None:
+        """Adds means over ``count`` samples."""
+        for name, value in values.items():
+            total = _precise(value.detach()) * count
+            self.sums[name] = self.sums[name] + total if name in self.sums else total
+        self.count += count
+
+    def result(self) -> dict[str, float]:
+        return {name: float(total) / self.count for name, total in self.sums.items()} if self.count else {}
+
+
+def _precise(value: Tensor) -> Tensor:
+    return value.float() if value.device.type == "mps" else value.double()  # Apple's devices have no float64
+
+
+def next_item_batch(batch: HistoryBatch, targets: Tensor) -> SequenceBatch:
+    """The histories as training rows that score only the first target of each user, at the last position."""
+    rows = torch.arange(len(batch.users), device=batch.items.device)
+    scored = torch.full_like(batch.items, IGNORE)
+    scored[rows, batch.lengths - 1] = targets[:, 0]
+    return SequenceBatch(users=batch.users, items=batch.items, lengths=batch.lengths, targets=scored)
+
+
+def memorisation_view(view: Any) -> SequencesView:
+    """The training part alone, each user's last training item as target: items the model has been trained to
+    predict."""
+    train: Ragged = view.train
+    lengths = train.lengths
+    keep = lengths >= 2
+    last_position = train.offsets[1:] - 1
+    is_last = np.zeros(len(train.values), dtype=bool)
+    is_last[last_position[keep]] = True
+    history = Ragged.from_lengths(train.values[~is_last], lengths - keep)
+    last = Ragged.from_lengths(train.values[is_last], keep.astype(lengths.dtype))
+    nothing = Ragged.from_lengths(train.values[:0], lengths * 0)
+    return SequencesView(history, last, nothing, view.num_items)
+
+
+def device_of(model: Any) -> torch.device:
+    """Where the model lies; the CPU for a model without tensors."""
+    if isinstance(model, torch.nn.Module):
+        for tensor in (*model.parameters(), *model.buffers()):
+            return tensor.device
+    return torch.device("cpu")
+
+
+@contextmanager
+def evaluating(model: Any, seed: int = 0) -> Iterator[None]:
+    """Evaluation mode without gradients, with random numbers of its own; afterwards all is as before.
+
+    Training goes on with the random numbers it would have had, so how often one evaluates does not change what is
+    learned.
+    """
+    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
+    modes = [module.training for module in modules]
+    for module in modules:
+        module.training = False
+    device = device_of(model)
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.inference_mode():
+            torch.manual_seed(seed)
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode

@@ -1,0 +1,70 @@
+"""What tests share: one thread under xdist, the real data sets, a tiny data set whose next item is certain."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; must be set before numpy and torch start their pools
+    for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
+        os.environ.setdefault(_name, "1")
+
+import numpy as np
+import polars as pl
+import pytest
+
+from genrec.data.dataset import Dataset
+from genrec.data.interactions import DataReport, InteractionLog, SourceData
+from genrec.data.splits import LeaveOneOut
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of prepared data sets: $GENREC_DATA, or shared/data beside the checkout."""
+    folder = Path(os.environ.get("GENREC_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no data sets: {folder} does not exist (set GENREC_DATA)")
+    return folder
+
+
+@dataclass
+class CycleSource:
+    """Users who walk once around a ring of items: item j is always followed by item j + 1 (modulo ``num_items``).
+
+    Raw ids are unlike the internal indices on purpose: item 0 is "i100", user 0 is 500.
+    """
+
+    num_users: int = 12
+    num_items: int = 8
+    length: int = 6
+    name: str = "cycle"
+
+    def load(self) -> SourceData:
+        users = np.repeat(np.arange(self.num_users), self.length)
+        items = (users + np.tile(np.arange(self.length), self.num_users)) % self.num_items
+        item_ids = np.array([f"i{100 + item}" for item in range(self.num_items)])
+        titles = [f"Title {item}" for item in range(self.num_items)]
+        log = InteractionLog(
+            users=users,
+            items=items,
+            user_ids=np.arange(self.num_users) + 500,
+            item_ids=item_ids,
+            timestamps=np.tile(np.arange(self.length), self.num_users),
+            item_table=pl.DataFrame({"item_id": item_ids, "title": titles}),
+        )
+        return SourceData(log, DataReport())
+
+
+@pytest.fixture
+def cycle_dataset() -> Dataset:
+    """12 users, 8 items, 6 interactions per user, leave-one-out."""
+    return Dataset(CycleSource(), LeaveOneOut())

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from genrec.data.interactions import DataReport, InteractionLog, encode
+
+
+def make_log(**changes):
+    log = InteractionLog(
+        users=np.array([0, 0, 1]),
+        items=np.array([1, 0, 1]),
+        user_ids=np.array([2**40, 7]),
+        item_ids=np.array(["b", "a"]),
+        timestamps=np.array([5, 6, 1]),
+        extras={"rating": np.array([1.0, 2.0, 3.0])},
+        item_table=pl.DataFrame({"item_id": ["b", "a"], "title": ["B", None]}),
+    )
+    return replace(log, **changes)
+
+
+def test_frame_shows_raw_ids():
+    assert make_log().frame().rows() == [(2**40, "a", 5, 1.0), (2**40, "b", 6, 2.0), (7, "a", 1, 3.0)]
+    assert make_log().columns == ["user_id", "item_id", "timestamp", "rating"]
+
+
+def test_fingerprint_sees_every_part():
+    prints = {
+        make_log(**changes).fingerprint
+        for changes in (
+            {},
+            {"items": np.array([1, 0, 0])},
+            {"timestamps": None},
+            {"user_ids": np.array([2**40, 8])},
+            {"item_ids": np.array(["b", "c"])},
+            {"extras": {}},
+            {"item_table": pl.DataFrame({"item_id": ["b", "a"], "title": ["B", "A"]})},
+            {"item_table": None},
+        )
+    }
+    assert len(prints) == 8
+    assert make_log().fingerprint == make_log().fingerprint
+
+
+def test_unsorted_or_ragged_columns_are_refused():
+    with pytest.raises(ValueError, match="sorted by user"):
+        make_log(users=np.array([0, 1, 0]))
+    with pytest.raises(ValueError, match="equal length"):
+        make_log(timestamps=np.array([1]))
+
+
+def test_encode_gives_positions():
+    assert encode(pl.Series(["x", "z", "y", "x"]), pl.Series(["y", "x"])).tolist() == [1, -1, 0, 1]
+
+
+def test_report_shows_only_what_happened():
+    report = DataReport()
+    report.add("duplicate_rows", 0)
+    report.add("unused_items", 1200)
+    report.add("unused_items", 34)
+    report.notes.append("A note.")
+    assert report.lines() == ["items of the table without any interaction: 1,234", "A note."]

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from genrec.nn.embedding import TokenEmbedding, code_centroids, prefix_tokens
+
+
+def test_tied_scores_are_scaled_dot_products() -> None:
+    torch.manual_seed(0)
+    embedding = TokenEmbedding(7, 4)
+    hidden = torch.randn(3, 4)
+    expected = (hidden @ embedding.weight.T) / 2.0  # the square root of the width
+    torch.testing.assert_close(embedding.logits(hidden), expected)
+    torch.testing.assert_close(embedding.logits(hidden, 2, 3), expected[:, 2:5])
+
+
+def test_untied_scores_use_a_table_of_their_own() -> None:
+    torch.manual_seed(0)
+    embedding = TokenEmbedding(7, 4, tie=False)
+    hidden = torch.randn(3, 4)
+    assert embedding.output is not None
+    torch.testing.assert_close(embedding.logits(hidden), hidden @ embedding.output.T)
+
+
+def test_prefix_tokens_known_answer() -> None:
+    assert prefix_tokens(torch.tensor([[5, 6, 7], [8, 9, 10]]), 1).tolist() == [[1, 5, 6], [1, 8, 9]]
+
+
+def test_code_centroids_known_answer() -> None:
+    codes = np.array([[0, 0], [0, 1], [2, 0]])
+    vectors = np.array([[1.0, 0.0], [3.0, 0.0], [2.0, 3.0]])  # mean (2, 1)
+    first, second = code_centroids(codes, (3, 2), vectors)
+    assert first.tolist() == [[0.0, -1.0], [0.0, 0.0], [0.0, 2.0]]  # code 1 names no item
+    assert second.tolist() == [[-0.5, 0.0], [1.0, 0.0]]  # of (-1, 0) and (0, 0); of (1, 0)
+
+
+def test_tokens_of_similar_items_start_alike() -> None:
+    torch.manual_seed(0)
+    embedding = TokenEmbedding(2 + 4, 512)
+    before = embedding.weight.detach().clone()
+    centroids = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 2.0]])
+    embedding.start_from([centroids], [slice(2, 6)])
+    cosine = torch.nn.functional.cosine_similarity(embedding.weight[2], embedding.weight[3:], dim=-1)
+    assert cosine[0] > 0.3 and cosine[1] < -0.3 and abs(cosine[2]) < 0.2
+    assert torch.equal(embedding.weight[:2], before[:2])
+    assert 0.9 < float(embedding.weight[2:].detach().std()) < 1.1

@@ -1,0 +1,231 @@
+"""No command in the documentation is a mere promise: each is run here in a small version, or checked.
+
+A code block that follows ``<!-- run -->`` is executed in a folder where a small default run has finished. Every other
+bash block is taken apart: overrides must compose and pass the config check, make targets and files must exist.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genrec import config as genrec_config
+from genrec.config.command_line import preflight
+from genrec.recommend import parse
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("**/*.md"))]
+RUN = "<!-- run -->"
+TINY = [
+    "experiment=quick",
+    "data.source.num_users=60",
+    "data.source.num_items=120",
+    "trainer.max_epochs=1",
+    "progress=false",
+]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced piece of code: where it stands, its language, its text and whether it is to be executed."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    run: bool
+
+    @property
+    def commands(self) -> list[str]:
+        """Bash commands, continuation lines joined, comments left out."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def blocks(page: Path) -> list[Block]:
+    found, lines = [], page.read_text(encoding="utf-8").splitlines()
+    opened, before = None, ""
+    for number, line in enumerate(lines, start=1):
+        fence = re.match(r"```(\w*)", line)
+        if fence and opened is None:
+            opened = (number, fence.group(1), before == RUN)
+        elif fence and opened is not None:
+            start, language, run = opened
+            found.append(Block(page.name, start, language, "\n".join(lines[start : number - 1]), run))
+            opened = None
+        if line.strip():
+            before = line.strip()
+    return found
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+CHECKED = [
+    pytest.param(command, id=f"{block.page}:{block.line} {command}")
+    for block in BLOCKS
+    if block.language == "bash" and not block.run
+    for command in block.commands
+]
+EXECUTED = [pytest.param(block, id=f"{block.page}:{block.line}") for block in BLOCKS if block.run]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder below which one small run of the default model has finished."""
+    folder = tmp_path_factory.mktemp("finished")
+    command = [sys.executable, "-m", "genrec.run", *TINY]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def environment() -> dict[str, str]:
+    """The caller's, with ``python`` and the console scripts of this interpreter first, and the checkout importable."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY)}
+
+
+@pytest.mark.parametrize("block", EXECUTED)
+def test_block_runs(
+    block: Block, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if block.language == "python":
+        compose = genrec_config.compose_config
+
+        def compose_small(overrides: Any = (), *arguments: Any, **options: Any) -> Any:
+            return compose([*overrides, *TINY], *arguments, **options)
+
+        monkeypatch.setattr(genrec_config, "compose_config", compose_small)
+        monkeypatch.chdir(tmp_path)
+        exec(compile(block.text, f"{block.page}:{block.line}", "exec"), {"__name__": "documentation"})
+        return
+    finished = request.getfixturevalue("finished")
+    for command in block.commands:
+        words = [*shlex.split(command), *(TINY if "genrec.run" in command else ())]
+        done = subprocess.run(words, cwd=finished, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("command", CHECKED)
+def test_command_is_valid(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command)
+    while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+        name, _, value = words.pop(0).partition("=")
+        monkeypatch.setenv(name, value)
+    program, arguments = program_of(words)
+    assert program in CHECKS, f"{command!r}: tests/test_docs.py does not know how to check {program!r}"
+    CHECKS[program](arguments)
+
+
+def program_of(words: list[str]) -> tuple[str, list[str]]:
+    """What is run, by one name for a module and its console script, and its arguments."""
+    if words[:2] in (["python", "-m"], ["python3", "-m"]):
+        words = words[2:]
+    program = {"genrec": "genrec.run", "genrec-recommend": "genrec.recommend"}.get(words[0], words[0])
+    return program, words[1:]
+
+
+def check_run(arguments: list[str]) -> None:
+    answer = preflight(arguments)
+    assert answer == (0 if "--help" in arguments else None), f"the config check refuses {arguments}"
+
+
+def check_recommend(arguments: list[str]) -> None:
+    if "--help" not in arguments:
+        parse(arguments)
+
+
+def check_make(arguments: list[str]) -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for word in arguments:
+        if word.startswith("ARGS="):
+            check_run(shlex.split(word.removeprefix("ARGS=")))
+        elif "=" not in word:
+            assert re.search(rf"^{word}:.*## ", makefile, re.M), f"the Makefile has no target {word!r}"
+
+
+def check_pip(arguments: list[str]) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert arguments[0] == "install"
+    for option, value in pairwise(arguments):
+        if option == "-c":
+            assert (REPOSITORY / value).exists()
+        if option == "-e":
+            extras = re.fullmatch(r"\.(?:\[([\w,]+)\])?", value)
+            assert extras, f"-e {value}: only the checkout itself"
+            assert set((extras.group(1) or "").split(",")) - {""} <= set(project["optional-dependencies"])
+
+
+def check_installed(module: str) -> Any:
+    def check(arguments: list[str]) -> None:
+        assert find_spec(module) is not None, f"{module} is not a dependency"
+
+    return check
+
+
+CHECKS = {
+    "genrec.run": check_run,
+    "genrec.recommend": check_recommend,
+    "make": check_make,
+    "pip": check_pip,
+    "build": check_installed("build"),
+    "pytest": check_installed("pytest"),
+    "tensorboard": check_installed("tensorboard"),
+    "wandb": check_installed("wandb"),
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []
+
+
+def test_readme_lists_the_groups_and_options_that_exist() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (.*) \|$", (REPOSITORY / "README.md").read_text(), re.M)
+    listed = {group: set(re.findall(r"`(\w+)`", options)) for group, options in rows}
+    conf = REPOSITORY / "conf"
+    existing = {
+        folder.name: {path.stem for path in folder.glob("*.yaml")}
+        for folder in conf.iterdir()
+        if folder.is_dir() and folder.name != "hydra"
+    }
+    assert listed == existing
+
+
+def test_languages_of_blocks_are_known() -> None:
+    """A block without a language, or marked ``sh``, would escape the checks above."""
+    known = {"bash", "python", "yaml", "text", "csv", "json", "toml"}
+    assert [f"{block.page}:{block.line}" for block in BLOCKS if block.language not in known] == []
+
+
+def test_python_blocks_compile() -> None:
+    for block in BLOCKS:
+        if block.language == "python":
+            compile(block.text, f"{block.page}:{block.line}", "exec")
+
+
+def test_readme_begins_with_one_sentence_and_one_command() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    title, sentence, first = [part for part in text.split("\n\n") if part][:3]
+    assert title == "# genrec" and sentence.count(". ") == 0 and sentence.endswith(".")
+    assert first == "```bash\nmake train\n```"
+
+
+def test_make_knows_how_to_do_what_the_readme_says() -> None:
+    if shutil.which("make") is None:
+        pytest.skip("no make here")
+    listed = subprocess.run(["make", "-C", str(REPOSITORY), "help"], capture_output=True, text=True, check=True).stdout
+    assert all(target in listed for target in ("train", "sweep", "test", "check", "bench"))

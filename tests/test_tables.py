@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from genrec.tables import (
+    baseline_rows,
+    items_table,
+    log_table,
+    metric_columns,
+    print_sweep,
+    results_table,
+    short_names,
+    to_text,
+)
+
+FINAL = {
+    "test/loss": 1.0,
+    "test/ndcg@10": 0.25,
+    "test/recall@5": 0.2,
+    "test/recall@10": 0.435,
+    "val/recall@10": 0.9,
+    "baseline/popularity/test/recall@10": 0.05,
+    "baseline/popularity/val/recall@10": 0.77,
+    "baseline/item_knn/test/recall@10": 0.125,
+    "ceiling/test/recall@10": 0.5,
+}
+
+
+def lines(final: dict[str, float]) -> list[list[str]]:
+    text = to_text(results_table(final, name="tiger", data="synthetic"), width=120)
+    return [line.split() for line in text.splitlines()]
+
+
+def metric_columns_start_with_recall_and_ndcg_of_the_test_part_only() -> None:
+    assert metric_columns(FINAL) == ["recall@5", "recall@10", "ndcg@10", "loss"]
+    assert len(metric_columns({f"test/recall@{k}": 0.0 for k in range(20)})) == 8
+
+
+def test_baselines_show_their_test_metrics() -> None:
+    assert baseline_rows(FINAL) == {"popularity": {"recall@10": 0.05}, "item_knn": {"recall@10": 0.125}}
+
+
+def test_results_stand_beside_baselines_and_ceiling() -> None:
+    rows = lines(FINAL)
+    assert ["tiger", "0.2000", "0.4350", "0.2500"] in rows
+    assert ["popularity", "-", "0.0500", "-"] in rows
+    assert ["item_knn", "-", "0.1250", "-"] in rows
+    assert ["ceiling", "-", "0.5000", "-"] in rows
+    assert ["tiger", "/", "ceiling", "-", "87", "%", "-"] in rows
+
+
+def test_a_model_without_baselines_and_ceiling_has_one_row() -> None:
+    assert lines({"test/mse": 0.5})[-1] == ["tiger", "0.5000"]
+    assert not any("ceiling" in row for row in lines({"test/mse": 0.5}))
+
+
+def test_log_names_the_folder_and_the_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="genrec.run"):
+        log_table(FINAL, name="tiger", data="synthetic", folder=Path("outputs/x"), seconds={"fit": 2.0, "total": 3.25})
+    assert "0.4350" in caplog.text
+    assert "run folder: outputs/x" in caplog.text
+    assert "seconds: 3.2 (fit 2.0)" in caplog.text or "seconds: 3.3 (fit 2.0)" in caplog.text
+
+
+@dataclass
+class Job:
+    folder: Path
+    overrides: dict[str, str]
+    state: str = "finished"
+    final: dict[str, float] = field(default_factory=dict)
+
+
+def test_sweep_keeps_the_order_given_and_shows_failed_jobs() -> None:
+    stream = io.StringIO()
+    jobs = [
+        Job(Path("m/1"), {"optimizer.lr": "0.001"}, final={"val/recall@10": 0.5, "test/recall@10": 0.4}),
+        Job(Path("m/0"), {"optimizer.lr": "0.1"}, state="failed"),
+    ]
+    columns = ["val/recall@10", "test/recall@10"]
+    print_sweep(jobs, ["optimizer.lr"], columns, Path("m/sweep.csv"), Console(file=stream, width=120))
+    rows = [line.split() for line in stream.getvalue().splitlines() if line.strip()]
+    assert rows[1] == ["run", "lr", "val/recall@10", "test/recall@10"]
+    assert rows[3:5] == [["1", "0.001", "0.5000", "0.4000"], ["0", "0.1", "failed"]]
+    assert rows[-1] == ["m/sweep.csv"]
+
+
+def test_titles_with_brackets_are_printed_as_they_are() -> None:
+    table = items_table([{"item_id": 7, "title": "[bold] Rain [/x]"}], title="History [a]")
+    text = to_text(table, width=80)
+    assert "[bold] Rain [/x]" in text and "History [a]" in text
+
+
+def test_an_empty_list_is_still_a_table() -> None:
+    assert "item_id" in to_text(items_table([], title="nothing"), width=80)
+
+
+def test_keys_are_shortened_unless_two_would_read_the_same() -> None:
+    assert short_names(["optimizer.lr", "seed"]) == ["lr", "seed"]
+    assert short_names(["model.dropout", "encoder.dropout", "optimizer.lr"]) == [
+        "model.dropout",
+        "encoder.dropout",
+        "lr",
+    ]

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from genrec.contracts import GenrecError
+from genrec.trainers.hardware import Hardware
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [(16, "16-mixed"), (32, "32-true"), (64, "64-true"), ("32", "32-true"), ("bf16-mixed", "bf16-mixed")],
+)
+def test_precision(given: Any, read: str) -> None:
+    assert Hardware(precision=given).precision == read
+
+
+def test_gpus_is_an_older_name(caplog: pytest.LogCaptureFixture) -> None:
+    assert (Hardware(gpus=0).accelerator, Hardware(gpus=0).devices) == ("cpu", 1)
+    assert (Hardware(gpus=1).accelerator, Hardware(gpus=1).devices) == ("gpu", 1)
+    assert Hardware(devices="auto").devices == 1
+    assert "hardware.accelerator" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{"precision": "8"}, {"accelerator": "tpu"}, {"deterministic": "maybe"}])
+def test_unknown_values_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(GenrecError, match=next(iter(options))):
+        Hardware(**options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_missing_gpu_is_named() -> None:
+    with pytest.raises(GenrecError, match="hardware=cpu"):
+        _ = Hardware(accelerator="gpu").device
+
+
+def test_prepare_sets_the_switches() -> None:
+    threads = torch.get_num_threads()
+    try:
+        Hardware(accelerator="cpu", num_threads=1, deterministic=True).prepare()
+        assert torch.get_num_threads() == 1
+        assert torch.are_deterministic_algorithms_enabled()
+        assert float(torch.tensor(1e-40) * 1.0) == 0.0  # denormals are flushed
+        Hardware(accelerator="cpu", deterministic=False).prepare()
+        assert not torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_evaluation_runs_in_training_s_precision() -> None:
+    with Hardware(precision="bf16-mixed").autocast(torch.device("cpu")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("options", [{"num_threads": 0}, {"devices": 0}, {"devices": "two"}, {"devices": 2}])
+def test_impossible_numbers_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(GenrecError, match=f"hardware.{next(iter(options))}="):
+        Hardware(**options)
