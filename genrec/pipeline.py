@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 import genrec
-from genrec.artifacts import Cache, read_json, write_json
+from genrec.artifacts import Cache, atomic_path, read_json, write_json
 from genrec.config import check_or_raise
 from genrec.contracts import TEST, VAL, DataSpec, GenrecError, RunContext, Task
 from genrec.run_folder import RunFolder, config_key, git_state, remove_if_empty, resume_folder
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("genrec.run")
 
 IDS_FILE = "semantic_ids.npz"
+_MANY_LEVELS = 6  # more are told as a range
 
 
 @dataclass
@@ -115,6 +117,9 @@ def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
     if prepared.tokenized is not None:
         prepared.tokenized.semantic_ids.save(folder / IDS_FILE)
         write_json(folder / "tokenizer_report.json", prepared.tokenized.report)
+        if prepared.tokenized.codec is not None:
+            with atomic_path(folder / prepared.tokenized.codec.name) as unfinished:
+                shutil.copyfile(prepared.tokenized.codec, unfinished)
     environment = describe_environment(config, prepared)
     write_json(folder / "environment.json", environment)
 
@@ -167,10 +172,9 @@ def prepare(config: DictConfig, context: RunContext) -> Prepared:
         for line in dataset.describe():
             log.info("data: %s", line)
     model_class = get_class(config.model._target_)
-    baselines = [get_class(node._target_) for node in _baselines(config).values()]
     tokens = model_class.view == "tokens"
-    required = tokens or model_class.view == "items" or _needs_vectors(model_class)
-    welcome = dataset.has_text and any(_needs_vectors(baseline) for baseline in baselines)
+    required = tokens or model_class.view == "items" or _needs_vectors(config.model)
+    welcome = dataset.has_text and any(_needs_vectors(node) for node in _baselines(config).values())
     vectors = _encode(config, dataset, seconds) if required or welcome else None
     tokenized = _tokenize(config, dataset, vectors, context, seconds) if tokens and vectors is not None else None
     spec = DataSpec(
@@ -232,7 +236,7 @@ def evaluate_baselines(config: DictConfig, prepared: Prepared, k_values: Sequenc
     for name, node in _baselines(config).items():
         if node._target_ == config.model._target_:
             continue
-        if _needs_vectors(get_class(node._target_)) and not prepared.dataset.has_text:
+        if _needs_vectors(node) and not prepared.dataset.has_text:
             log.info("baseline %s left out: %s has no item text", name, prepared.dataset.name)
             continue
         model = instantiate(node, _partial_=True, _convert_="all")(prepared.spec)
@@ -323,8 +327,13 @@ def _view(prepared: Prepared, model: Any) -> Any:
     return prepared.dataset.view(model.view)
 
 
-def _needs_vectors(model_class: Any) -> bool:
-    return getattr(model_class, "needs_item_vectors", False)
+def _needs_vectors(node: Any) -> bool:
+    """Whether a model reads item vectors: always, or where the option that its class names is set."""
+    from hydra.utils import get_class
+
+    model_class = get_class(node._target_)
+    option = getattr(model_class, "item_vectors_option", None)
+    return getattr(model_class, "needs_item_vectors", False) or bool(option and node.get(option))
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:
@@ -346,7 +355,11 @@ def _ceiling(prepared: Prepared, model: Any) -> dict[str, float]:
 
 def _id_line(tokenized: Tokenized) -> str:
     ids = tokenized.semantic_ids
-    return f"gave {ids.num_items:,} semantic IDs over {' x '.join(str(size) for size in ids.codebook_sizes)} codes"
+    sizes = ids.codebook_sizes
+    if len(sizes) > _MANY_LEVELS:
+        spread = str(sizes[0]) if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
+        return f"gave {ids.num_items:,} semantic IDs of {len(sizes)} digits with {spread} codes each"
+    return f"gave {ids.num_items:,} semantic IDs over {' x '.join(str(size) for size in sizes)} codes"
 
 
 def quality_lines(report: dict[str, float]) -> list[str]:
@@ -359,10 +372,14 @@ def quality_lines(report: dict[str, float]) -> list[str]:
         )
     levels = [name.rsplit("/", 1)[1] for name in report if name.startswith("perplexity/")]
     if levels:
-        usage = ", ".join(
-            f"{report[f'usage_rate/{level}']:.0%} used, perplexity {report[f'perplexity/{level}']:.0f}"
-            for level in levels
-        )
+        shares = [report[f"usage_rate/{level}"] for level in levels]
+        perplexities = [report[f"perplexity/{level}"] for level in levels]
+        if len(levels) > _MANY_LEVELS:
+            low, high = min(perplexities), max(perplexities)
+            usage = f"at least {min(shares):.0%} used, perplexity {low:.0f} to {high:.0f}"
+        else:
+            each = zip(shares, perplexities, strict=True)
+            usage = ", ".join(f"{share:.0%} used, perplexity {perplexity:.0f}" for share, perplexity in each)
         lines.append(f"codes per level: {usage}")
     if "reconstruction_error" in report:
         lines.append(f"{report['reconstruction_error']:.1%} of the variance is not in the codes")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from genrec.config import conf_dir, preflight
@@ -20,6 +22,7 @@ _failed: list[int] = []  # jobs of this sweep that a mistake of the user stopped
 
 def main() -> None:
     """Console entry: mistakes of the command line are answered before torch or any data is touched."""
+    gc.disable()  # until there is garbage: the collector would walk through all that is imported, again and again
     code = preflight(sys.argv[1:])
     if code is not None:
         sys.exit(code)
@@ -35,6 +38,9 @@ def _job(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    import_module("genrec.trainers.base")  # what every run imports, most of what it imports at all
+    gc.freeze()
+    gc.enable()
     try:
         return run(config)
     except GenrecError as error:

@@ -27,6 +27,7 @@ _RESULTS = (
     "timing.json",
     "semantic_ids.npz",
     "tokenizer_report.json",
+    "codec.npz",
     "tensorboard",
     "csv",
     "wandb",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,8 @@ class SemanticIds:
     def items_of(self, codes: np.ndarray) -> np.ndarray:
         """The item each row of ``codes`` (..., C) names, -1 where none does; result has shape (...)."""
         codes = np.asarray(codes, dtype=np.int64)
-        valid = ((codes >= 0) & (codes < np.array(self.codebook_sizes))).all(axis=-1)
-        keys = np.where(valid, self._keys(codes), -1)
+        valid = np.all((codes >= 0) & (codes < np.array(self.codebook_sizes)), axis=-1)
+        keys = self._keys(np.where(np.expand_dims(valid, -1), codes, 0))
         sorted_keys, order = self._lookup
         if len(order) == 0:
             return np.full(keys.shape, -1, dtype=np.int64)
@@ -92,11 +93,12 @@ class SemanticIds:
         return keys[order], order
 
     def _keys(self, codes: np.ndarray) -> np.ndarray:
-        """One integer per row (mixed radix); refuses sizes whose product does not fit 63 bits."""
-        if np.prod([float(size) for size in self.codebook_sizes]) >= 2**62:
-            raise GenrecError(
-                f"Codebook sizes {self.codebook_sizes} name more than 2^62 IDs; use fewer levels or codes."
-            )
+        """One sortable key per row (..., C) of codes in range: its number in mixed radix or, where that could exceed
+        62 bits (long IDs of product quantisation), its bytes.
+        """
+        if prod(self.codebook_sizes) >= 2**62:
+            narrow = np.ascontiguousarray(codes, dtype=np.min_scalar_type(max(self.codebook_sizes) - 1))
+            return narrow.view(np.dtype((np.void, narrow.shape[-1] * narrow.itemsize)))[..., 0]
         key = np.zeros(codes.shape[:-1], dtype=np.int64)
         for level, size in enumerate(self.codebook_sizes):
             key = key * size + codes[..., level]

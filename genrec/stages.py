@@ -19,6 +19,8 @@ from genrec.semantic_ids import SemanticIds
 
 log = logging.getLogger("genrec.run")
 
+CODEC_FILE = "codec.npz"
+
 # The code whose change makes a cached artifact of a stage stale.
 _ENCODER_CODE = ("data/encoders", "cooccurrence.py")
 _TOKENIZER_CODE = ("tokenizers", "nn", "cooccurrence.py", "models/rqvae.py", "trainers/rqvae.py")
@@ -26,11 +28,15 @@ _TOKENIZER_CODE = ("tokenizers", "nn", "cooccurrence.py", "models/rqvae.py", "tr
 
 @dataclass(frozen=True)
 class Tokenized:
-    """Semantic IDs and the tokenizer's quality report (name -> number)."""
+    """Semantic IDs and the tokenizer's quality report (name -> number).
+
+    ``codec`` is the file by which a tokenizer of text alone codes further items (``genrec.tokenizers.streaming``).
+    """
 
     semantic_ids: SemanticIds
     report: dict[str, float]
     cached: bool
+    codec: Path | None = None
 
 
 def item_vectors(
@@ -66,7 +72,7 @@ def semantic_ids(
     read = _content_read(tokenizer, dataset)
     key = fingerprint(config, context.seed, vectors, train.values, train.offsets, read, code)
     with cache.entry("tokenizer", key) as (folder, ready):
-        ids_path, report_path = folder / "semantic_ids.npz", folder / "report.json"
+        ids_path, report_path, codec_path = folder / "semantic_ids.npz", folder / "report.json", folder / CODEC_FILE
         if not ready:
             # The stage trains inside its cache entry, so a killed tokenizer resumes there whichever run asks next.
             stage = RunContext(
@@ -78,8 +84,11 @@ def semantic_ids(
             )
             result = tokenizer.fit(vectors, train, stage)
             result.semantic_ids.save(ids_path)
+            if result.codec is not None:
+                result.codec.save(codec_path)
             write_json(report_path, {name: float(value) for name, value in result.report.items()})
-        return Tokenized(SemanticIds.load(ids_path), read_json(report_path), ready)
+        codec = codec_path if codec_path.exists() else None
+        return Tokenized(SemanticIds.load(ids_path), read_json(report_path), ready, codec)
 
 
 def _check_vectors(vectors: np.ndarray, num_items: int, encoder: str) -> None:

@@ -15,11 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 import genrec
 from genrec.artifacts import read_json
-from genrec.config import compose_config
+from genrec.config import compose_config, instantiate
 from genrec.contracts import IGNORE, TEST, GenrecError
 from genrec.pipeline import Outcome, execute, load_run
 from genrec.run import run
 from genrec.semantic_ids import SemanticIds
+from genrec.tokenizers.streaming import ResidualCodec
 from genrec.trainers.evaluation import evaluate_retrieval
 
 COMMON = ["progress=false", "logger=none", "hardware=cpu", "hardware.num_threads=1"]
@@ -396,3 +397,13 @@ def test_filtered_recommendations_hold_nothing_of_the_history(finished: Outcome)
             )
             repeats += int((found[:, :, None] == history[:, None, :]).sum())
         assert (repeats == 0) == filter_seen
+
+
+def test_a_tokenizer_of_text_alone_leaves_a_codec_that_codes_further_items(workshop: Workshop) -> None:
+    """The codec of the run folder gives the catalogue's own vectors the content codes they have."""
+    outcome = workshop.run("codec", *TIGER, *SYNTHETIC, "tokenizer.collaborative_dim=0", "trainer.max_epochs=1")
+    codec = ResidualCodec.load(outcome.folder / "codec.npz")
+    loaded = load_run(outcome.folder)
+    vectors = instantiate(loaded.config.encoder, _convert_="all").encode(loaded.dataset)
+    ids = SemanticIds.load(outcome.folder / "semantic_ids.npz")
+    assert (codec(vectors) == ids.codes[:, : ids.num_content_levels]).all()

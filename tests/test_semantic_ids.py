@@ -52,6 +52,21 @@ def test_items_of_inverts_the_table(sizes: list[int], seed: int) -> None:
     np.testing.assert_array_equal(ids.items_of(everything), expected)
 
 
+@pytest.mark.parametrize(("num_levels", "size"), [(32, 256), (7, 2**9), (3, 2**30)])
+def test_ids_too_long_for_an_integer_are_found(num_levels: int, size: int) -> None:
+    codes = np.random.default_rng(0).integers(0, size, (300, num_levels))
+    codes[1] = codes[0]
+    codes[1, -1] = (codes[0, -1] + 1) % size  # differs in the last code alone
+    ids = SemanticIds(codes, (size,) * num_levels, num_levels)
+    assert ids.items_of(codes.reshape(3, 100, -1)).tolist() == np.arange(300).reshape(3, 100).tolist()
+    stranger, too_large, negative = codes[0].copy(), codes[0].copy(), codes[0].copy()
+    stranger[-1] = (codes[0, -1] + 2) % size
+    too_large[0] += size  # the same bytes, were it cut to the width of a code
+    negative[0] -= size
+    assert ids.items_of(np.stack([stranger, too_large, negative])).tolist() == [-1, -1, -1]
+    assert ids.items_of(codes[5]) == 5
+
+
 def test_saved_ids_come_back_equal(tmp_path: Path) -> None:
     make().save(tmp_path / "ids.npz")
     loaded = SemanticIds.load(tmp_path / "ids.npz")
@@ -79,7 +94,7 @@ def test_fingerprint_depends_on_codes_sizes_and_levels() -> None:
         ([[0, 1]], (2,), 1, "one codebook size per level"),
         ([0, 1], (2,), 1, "items x levels"),
         ([[0, 1]], (2, 2), 3, "num_content_levels"),
-        ([[0, 0, 0]], (2**30, 2**30, 2**30), 3, "fewer levels"),
+        ([[0] * 32, [0] * 32], (256,) * 32, 32, "1 of 2 items share"),
     ],
 )
 def test_impossible_tables_are_refused(codes: list, sizes: tuple[int, ...], levels: int, message: str) -> None:

@@ -1,8 +1,8 @@
-"""Annotations as types that pydantic can check, and in words for a message.
+"""Annotations as types that can be checked, and in words for a message.
 
-Scalars are strict (``2.5`` is no int, ``"3"`` is no int, ``true`` is no number), but a whole number is a good float and
-a YAML list is a good tuple. A class that is unknown here (Tensor, a Source) is dropped from a union that has known
-members, and means Any where it stands alone.
+Scalars are strict (``2.5`` is no int, ``"3"`` is no int, ``true`` is no number), but a whole number is a good float, a
+string a good path and a YAML list a good tuple. A class that is unknown here (Tensor, a Source) is dropped from a union
+that has known members, and means Any where it stands alone.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from __future__ import annotations
 import ast
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import annotated_types as at
-from pydantic import Strict, TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
     from genrec.config.source_tree import Module
 
 Resolver = Callable[["Module", ast.AST], Any]
 
-_INT, _FLOAT, _STR, _BOOL = (Annotated[kind, Strict()] for kind in (int, float, str, bool))
-_SCALARS: dict[Any, Any] = {int: _INT, float: _FLOAT, str: _STR, bool: _BOOL, None: None, type(None): None, Path: Path}
+_KNOWN: dict[Any, Any] = {
+    **{kind: kind for kind in (int, float, str, bool, Path, list, dict)},
+    **{None: None, type(None): None, tuple: list},
+}
 _BY_NAME: dict[str, Any] = {
-    "int": _INT,
-    "float": _FLOAT,
-    "str": _STR,
-    "bool": _BOOL,
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": bool,
     "pathlib.Path": Path,
     "os.PathLike": Path,
     "list": list,
@@ -62,18 +62,47 @@ def accepts(annotation: Any, value: Any) -> bool:
     """Whether a plain value (scalars, lists, dicts) may be given where ``annotation`` stands."""
     if annotation is Any:
         return True
-    try:
-        _adapter(annotation).validate_python(value)
-    except ValidationError:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is None:
+        return _is_instance(value, annotation)
+    if origin is Annotated:
+        return accepts(arguments[0], value) and all(_within(bound, value) for bound in arguments[1:])
+    if origin is Literal:
+        return any(type(value) is type(word) and value == word for word in arguments)
+    if origin is Union:
+        return any(accepts(item, value) for item in arguments)
+    if origin is dict:
+        key, item = arguments
+        return isinstance(value, Mapping) and all(accepts(key, k) and accepts(item, v) for k, v in value.items())
+    if not isinstance(value, list | tuple):
         return False
-    except Exception:  # pydantic knows no schema for it, so neither do we
-        return True
-    return True
+    if origin is tuple and Ellipsis not in arguments:
+        return len(value) == len(arguments) and all(map(accepts, arguments, value))
+    return all(accepts(arguments[0], item) for item in value)
 
 
-@cache
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(annotation)
+def _is_instance(value: Any, kind: Any) -> bool:
+    if kind is None:
+        return value is None
+    if isinstance(value, bool):
+        return kind is bool
+    also: dict[Any, tuple[type, ...]] = {float: (int,), Path: (str,), list: (tuple,), dict: (Mapping,)}
+    return isinstance(value, (kind, *also.get(kind, ())))
+
+
+def _within(bound: Any, value: Any) -> bool:
+    """Whether a value keeps a bound of annotated-types; what is no bound keeps nobody out."""
+    if isinstance(bound, at.Gt):
+        return value > bound.gt
+    if isinstance(bound, at.Ge):
+        return value >= bound.ge
+    if isinstance(bound, at.Lt):
+        return value < bound.lt
+    if isinstance(bound, at.Le):
+        return value <= bound.le
+    if isinstance(bound, at.MinLen):
+        return len(value) >= bound.min_length
+    return not isinstance(bound, at.MaxLen) or len(value) <= bound.max_length
 
 
 def annotation_type(module: Module, node: ast.expr | None, resolve: Resolver, *, optional: bool = False) -> Any:
@@ -206,9 +235,7 @@ def _from_hint(hint: Any) -> Any:
         return Any
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is None:
-        known = {list: list, tuple: list, dict: dict}
-        tables = [table for table in (_SCALARS, known) if _hashable_in(hint, table)]
-        return tables[0][hint] if tables else _Unknown
+        return _KNOWN[hint] if _hashable_in(hint, _KNOWN) else _Unknown
     if origin is Literal:
         return hint
     if origin is Annotated:

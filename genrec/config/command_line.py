@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -58,6 +59,8 @@ class Composer:
         self.config_name = config_name
         self.main = Path(__file__).resolve().parents[1] / config_path if config_path else conf_dir()
         self._composed: dict[tuple[str, ...], DictConfig | Exception] = {}
+        self._parsed: dict[str, list[Override] | Fault] = {}
+        self._options: dict[str, list[str]] = {}
         if self.config_dir and not self.config_dir.is_dir():
             raise GenrecError(f"--config-dir {config_dir}: there is no such folder. It holds groups as conf/ does.")
 
@@ -116,13 +119,29 @@ class Composer:
             del config["hydra"]
         return config
 
+    @cached_property
     def groups(self) -> list[str]:
         """The groups of genrec and of the user."""
         return sorted(name for name in self.hydra.config_loader.list_groups("") if name != "hydra")
 
     def options(self, group: str) -> list[str]:
         """The options of a group, empty where there is no such group."""
-        return sorted(self.hydra.config_loader.get_group_options(group))
+        if group not in self._options:
+            self._options[group] = sorted(self.hydra.config_loader.get_group_options(group))
+        return self._options[group]
+
+    def parse(self, override: str) -> list[Override] | Fault:
+        """An override as Hydra reads it, or the fault that keeps it from being read."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from hydra.errors import HydraException
+
+        if override not in self._parsed:
+            try:
+                parser = OverridesParser.create(config_loader=self.hydra.config_loader)
+                self._parsed[override] = parser.parse_overrides([override])
+            except HydraException as error:
+                self._parsed[override] = _syntax_fault(override, str(error))
+        return self._parsed[override]
 
 
 # ---- faults of a command line ---------------------------------------------------------------------------------------
@@ -152,17 +171,13 @@ def command_faults(
 
 
 def _parse(composer: Composer, overrides: Sequence[str]) -> tuple[list[Override], list[Fault]]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser = OverridesParser.create(config_loader=composer.hydra.config_loader)
     parsed: list[Override] = []
     faults = []
-    for text in overrides:
-        try:
-            parsed += parser.parse_overrides([text])
-        except HydraException as error:
-            faults.append(_syntax_fault(text, str(error)))
+    for found in map(composer.parse, overrides):
+        if isinstance(found, Fault):
+            faults.append(found)
+        else:
+            parsed += found
     return parsed, faults
 
 
@@ -224,7 +239,7 @@ class Diagnosis:
 
     def __init__(self, composer: Composer, overrides: Sequence[str]) -> None:
         self.composer = composer
-        self.groups = composer.groups()
+        self.groups = composer.groups
         self.found: list[Fault] = []
         self.choices: list[str] = []
         self.values: list[Override] = []

@@ -1,7 +1,7 @@
 """Signatures of config targets, read from source text: torch is never imported to learn what AdamW accepts.
 
 ``read_signature("torch.optim.AdamW")`` finds the file on ``sys.path``, follows re-exports, dataclass fields and base
-classes through the syntax trees, and turns annotations into types that pydantic can check. Only what cannot be read
+classes through the syntax trees, and turns annotations into types that can be checked. Only what cannot be read
 this way (C extensions, names made at run time) is imported for real.
 """
 

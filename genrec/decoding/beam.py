@@ -5,6 +5,7 @@ B rows, W beams, K codes of a level, F the largest number of children of a node 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -47,32 +48,78 @@ def beam_search(
     approximate: an item is lost where a prefix of it falls behind num_beams others. The temporaries of a level are a
     small multiple of what ``step`` returned for it, however large the catalogue.
     """
-    if num_beams < 1:
-        raise GenrecError(f"num_beams must be 1 or more, got {num_beams}. Use at least the largest k of k_values.")
-    trie = trie.to(device)
-    seen_leaves = None if seen is None or seen.shape[1] == 0 else _seen_leaves(trie, seen.to(device))
-    nodes = torch.zeros(batch_size, 1, dtype=torch.int64, device=device)  # (B, W) the root
-    scores = torch.zeros(batch_size, 1, device=device)
-    codes: Tensor | None = None
-    parents: Tensor | None = None
-    for level in range(trie.num_levels):
+
+    def score(level: int, nodes: Tensor, children: Tensor, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         log_probs = step(level, codes, parents)
-        children, alive = _children(trie, level, nodes)
-        total = _extend(trie, level, scores, log_probs, children, alive)
-        if seen_leaves is not None:
-            total = total.masked_fill(_exhausted(trie, level, children, seen_leaves), -torch.inf)
-        fan_out = total.shape[2]
-        width = min(num_beams, total.shape[1] * fan_out, trie.num_nodes[level])
-        is_last = level == trie.num_levels - 1
-        tie_keys = trie.items[children].long().expand_as(total).flatten(1) if is_last else None
-        scores, slots = stable_topk(total.flatten(1), width, tie_keys)
-        parents = slots // fan_out
-        nodes = children.expand(batch_size, -1, -1).flatten(1).gather(1, slots)
-        if not is_last:
-            dead = scores == -torch.inf
-            codes = trie.codes[level][nodes].long().masked_fill(dead, 0)
-            parents = parents.masked_fill(dead, 0)
-    return as_recommendations(trie.items[nodes].long(), scores, num_beams)
+        expected = (*nodes.shape, trie.codebook_sizes[level])
+        assert log_probs.shape == expected, f"step({level}) returned {tuple(log_probs.shape)}, not {expected}"
+        return log_probs.gather(2, search.codes(level, children).expand(*nodes.shape, -1))
+
+    search = _Search(trie, batch_size=batch_size, num_beams=num_beams, device=device, seen=seen)
+    return search.run(score)
+
+
+def tree_search(
+    score_children: Callable[[int, Tensor], Tensor],
+    trie: Trie,
+    *,
+    batch_size: int,
+    num_beams: int,
+    device: torch.device | str,
+    seen: Tensor | None = None,
+) -> Recommendations:
+    """``beam_search`` for models that score the nodes of the trie instead of codes.
+
+    ``score_children(level, parents)`` gets nodes (B, W) of the level above (0, the root, at level 0) and returns the
+    log-probabilities (B, W, F) of their children in order; places beyond a node's children are not read.
+    """
+    search = _Search(trie, batch_size=batch_size, num_beams=num_beams, device=device, seen=seen)
+    return search.run(lambda level, nodes, children, codes, parents: score_children(level, nodes))
+
+
+class _Search:
+    """The bookkeeping of a beam search; what the children of a node score is the caller's business."""
+
+    def __init__(
+        self, trie: Trie, *, batch_size: int, num_beams: int, device: torch.device | str, seen: Tensor | None
+    ) -> None:
+        if num_beams < 1:
+            raise GenrecError(f"num_beams must be 1 or more, got {num_beams}. Use at least the largest k of k_values.")
+        self.trie = trie.to(device)
+        self.batch_size = batch_size
+        self.num_beams = num_beams
+        self.device = device
+        self.seen_leaves = None if seen is None or seen.shape[1] == 0 else _seen_leaves(self.trie, seen.to(device))
+
+    def codes(self, level: int, nodes: Tensor) -> Tensor:
+        return self.trie.codes[level][nodes].long()
+
+    def run(self, score: Callable[[int, Tensor, Tensor, Tensor | None, Tensor | None], Tensor]) -> Recommendations:
+        """``score(level, nodes, children, codes, parents)`` returns log-probabilities (B, W, F) of the children."""
+        trie = self.trie
+        nodes = torch.zeros(self.batch_size, 1, dtype=torch.int64, device=self.device)  # (B, W) the root
+        scores = torch.zeros(self.batch_size, 1, device=self.device)
+        codes: Tensor | None = None
+        parents: Tensor | None = None
+        for level in range(trie.num_levels):
+            children, alive = _children(trie, level, nodes)
+            total = scores[..., None] + score(level, nodes, children, codes, parents).float()  # (B, W, F)
+            dead = (scores == -torch.inf)[..., None]
+            total = total.masked_fill(dead if alive is None else dead | ~alive, -torch.inf)
+            if self.seen_leaves is not None:
+                total = total.masked_fill(_exhausted(trie, level, children, self.seen_leaves), -torch.inf)
+            fan_out = total.shape[2]
+            width = min(self.num_beams, total.shape[1] * fan_out, trie.num_nodes[level])
+            is_last = level == trie.num_levels - 1
+            tie_keys = trie.items[children].long().expand_as(total).flatten(1) if is_last else None
+            scores, slots = stable_topk(total.flatten(1), width, tie_keys)
+            parents = slots // fan_out
+            nodes = children.expand(self.batch_size, -1, -1).flatten(1).gather(1, slots)
+            if not is_last:
+                dead = scores == -torch.inf
+                codes = self.codes(level, nodes).masked_fill(dead, 0)
+                parents = parents.masked_fill(dead, 0)
+        return as_recommendations(trie.items[nodes].long(), scores, self.num_beams)
 
 
 def _children(trie: Trie, level: int, nodes: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -85,18 +132,6 @@ def _children(trie: Trie, level: int, nodes: Tensor) -> tuple[Tensor, Tensor | N
     count = trie.child_start[level][nodes + 1].long() - start
     alive = place < count[..., None]
     return torch.where(alive, start[..., None] + place, start[..., None]), alive
-
-
-def _extend(
-    trie: Trie, level: int, scores: Tensor, log_probs: Tensor, children: Tensor, alive: Tensor | None
-) -> Tensor:
-    """Summed log-probabilities (B, W, F) of the children, -inf for places that hold none."""
-    expected = (*scores.shape, trie.codebook_sizes[level])
-    assert log_probs.shape == expected, f"step({level}) returned {tuple(log_probs.shape)}, not {expected}"
-    codes = trie.codes[level][children].long()
-    total = scores[..., None] + log_probs.float().gather(2, codes.expand(*scores.shape, -1))
-    dead = (scores == -torch.inf)[..., None]
-    return total.masked_fill(dead if alive is None else dead | ~alive, -torch.inf)
 
 
 def _seen_leaves(trie: Trie, seen: Tensor) -> Tensor:

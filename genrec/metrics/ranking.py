@@ -21,6 +21,7 @@ from torch import Tensor
 
 from genrec.contracts import IGNORE, GenrecError
 
+_PENDING = 8192  # users whose lists are scored together
 METRICS = ("recall", "ndcg", "hit", "mrr", "precision", "map")
 DENOMINATORS = ("relevant", "min")
 
@@ -76,18 +77,42 @@ class RankingAccumulator:
         self.k_values = _checked(k_values, denominator)
         self.denominator = denominator
         self.names = tuple(f"{metric}@{k}" for metric in metrics for k in self.k_values)
-        self.sums = dict.fromkeys(self.names, 0.0)
-        self.count = 0
+        self._sums = dict.fromkeys(self.names, 0.0)
+        self._count = 0
         self._kept: list[Tensor] | None = [] if keep_per_user else None
+        self._pending: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def sums(self) -> dict[str, float]:
+        self._score_pending()
+        return self._sums
+
+    @property
+    def count(self) -> int:
+        self._score_pending()
+        return self._count
 
     def update(self, recommended: Tensor, targets: Tensor) -> None:
         """Adds a batch: ``recommended`` (B, any length) best first, ``targets`` (B, T), both filled with IGNORE."""
+        lists = recommended[:, : max(self.k_values)]
+        if self._pending and [lists.shape[1], targets.shape[1]] != [part.shape[1] for part in self._pending[-1]]:
+            self._score_pending()
+        self._pending.append((lists, targets))
+        if sum(len(part) for part, _ in self._pending) >= _PENDING:
+            self._score_pending()
+
+    def _score_pending(self) -> None:
+        """Small batches are scored together: a hundred operations cost the same for a hundred users as for one."""
+        if not self._pending:
+            return
+        recommended, targets = (torch.cat(parts) for parts in zip(*self._pending, strict=True))
+        self._pending = []
         values = ranking_metrics(recommended, targets, self.k_values, denominator=self.denominator)
         table = torch.stack([values[name] for name in self.names])  # (metrics, B)
         table = table[:, ~table[0].isnan()].cpu()
         for name, total in zip(self.names, table.sum(dim=1).tolist(), strict=True):
-            self.sums[name] += total
-        self.count += table.shape[1]
+            self._sums[name] += total
+        self._count += table.shape[1]
         if self._kept is not None:
             self._kept.append(table)
 
@@ -99,6 +124,7 @@ class RankingAccumulator:
         """The values (scored users,) by name, in the order in which the users came."""
         if self._kept is None:
             raise ValueError("Per-user values were not kept: build the accumulator with keep_per_user=True.")
+        self._score_pending()
         table = torch.cat(self._kept, dim=1) if self._kept else torch.zeros(len(self.names), 0)
         return dict(zip(self.names, table.numpy(), strict=True))
 

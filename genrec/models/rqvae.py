@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from genrec.contracts import DataSpec, GenrecError, ItemBatch, Losses, Task
 from genrec.nn.mlp import MLP
@@ -37,7 +38,7 @@ class LinearPath(nn.Module):
             mlp.output.weight.zero_()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.linear(inputs) + self.mlp(inputs)
+        return self.mlp(inputs).add_(self.linear(inputs))
 
 
 class RQVAE(nn.Module):
@@ -46,7 +47,9 @@ class RQVAE(nn.Module):
     Loss per item: |x - x'|^2 + sum over levels of |sg[r] - e|^2 + ``commitment_cost`` |r - sg[e]|^2, summed over width.
     Vectors are centred and divided by one number, their root mean square, so that the loss has the same scale for every
     encoder; directions and the relative weight of dimensions stay as they are. ``forward`` and ``decode`` undo it.
-    Latent and reconstruction end in linear layers: they can have any sign. ``codebook_update``, ``gradient_estimator``,
+    Latent and reconstruction end in linear layers: they can have any sign. Under autocast the hidden layers and the
+    reconstruction are in half precision, the latents are not, and ``encode`` never is: codes do not depend on it.
+    ``codebook_update``, ``gradient_estimator``,
     ``ema_decay`` and ``restart_after`` are those of ``genrec.nn.quantizer.VectorQuantizer``.
 
     ``linear_path`` adds a linear map beside each MLP, started at the principal directions, and starts the MLPs at zero.
@@ -93,7 +96,8 @@ class RQVAE(nn.Module):
         if linear_path:
             directions = _principal_directions((vectors - mean) / scale, latent_dim)
             encoder, decoder = LinearPath(encoder, directions.T), LinearPath(decoder, directions)
-        self.encoder, self.decoder = encoder, decoder
+        self.encoder: LinearPath | MLP = encoder
+        self.decoder: LinearPath | MLP = decoder
         self.quantizer = ResidualQuantizer(
             num_quantizers,
             num_embeddings,
@@ -114,8 +118,8 @@ class RQVAE(nn.Module):
     def loss(self, batch: ItemBatch) -> Losses:
         """Mean over the items of the batch."""
         inputs = self._scaled(batch.vectors)
-        quantized = self.quantizer(self.encoder(inputs))
-        reconstruction = (inputs - self.decoder(quantized.vectors)).square().sum(-1).mean()
+        quantized = self.quantizer(self._encoded(inputs))
+        reconstruction = mse_loss(self.decoder(quantized.vectors).to(inputs), inputs, reduction="sum") / len(inputs)
         parts = {"reconstruction": reconstruction.detach(), "quantization": quantized.loss.detach()}
         return Losses(reconstruction + quantized.loss, len(inputs), parts)
 
@@ -126,7 +130,7 @@ class RQVAE(nn.Module):
 
     def encode(self, vectors: Tensor) -> Tensor:
         """(B, C) codes of item vectors (B, D)."""
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
             return self.quantizer.encode(self.latents(vectors))
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -139,7 +143,7 @@ class RQVAE(nn.Module):
 
     def latents(self, vectors: Tensor) -> Tensor:
         """(B, latent_dim) what is quantised."""
-        return self.encoder(self._scaled(vectors))
+        return self._encoded(self._scaled(vectors))
 
     def codebooks(self) -> list[Tensor]:
         """The (K, latent_dim) code vectors of each level."""
@@ -160,8 +164,17 @@ class RQVAE(nn.Module):
         self.train(training)
         self.initialized.fill_(True)
 
+    def _encoded(self, scaled: Tensor) -> Tensor:
+        """The encoder, what leads directly to the latents in float32 whatever the precision of the hidden layers."""
+        path = self.encoder
+        mlp = path.mlp if isinstance(path, LinearPath) else path
+        hidden = mlp.hidden(scaled)
+        with torch.autocast(scaled.device.type, enabled=False):
+            latents = mlp.output(hidden.to(scaled))
+            return latents.add_(path.linear(scaled)) if isinstance(path, LinearPath) else latents
+
     def _scaled(self, vectors: Tensor) -> Tensor:
-        return (vectors - self.input_mean) / self.input_scale
+        return (vectors - self.input_mean).div_(self.input_scale)
 
     def _restored(self, scaled: Tensor) -> Tensor:
         return scaled * self.input_scale + self.input_mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,17 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 _LEVELS = 1 << 16  # resolution of the drop probability
+_BANK_SIZE = 1 << 24  # entries drawn beforehand
+_LARGEST_SLICE = _BANK_SIZE // 2  # so that there are as many places at which a slice may begin
 
 
 class Dropout(nn.Module):
     """Inverted dropout: in training each entry is zero with probability ``p``, the rest is scaled by ``1 / (1 - p)``.
 
-    PyTorch draws a CPU mask one number after another (about 0.1 billion per second on any number of threads). Here one
-    number is drawn from PyTorch's generator, so that seeding and resuming work as usual, and it seeds a fast generator
-    that fills the mask with 16 bits per entry; ``p`` is rounded to a multiple of 1 / 65,536. A GPU uses PyTorch's own.
+    PyTorch draws a CPU mask one number after another (about 0.1 billion per second on any number of threads). Here the
+    bits are drawn once per process, always the same, and a mask is the part of them that begins at a place drawn from
+    PyTorch's generator, so that seeding and resuming work as usual. ``p`` is rounded to a multiple of 1 / 65,536. A GPU
+    uses PyTorch's own.
     """
 
     def __init__(self, p: float) -> None:
@@ -31,18 +35,23 @@ class Dropout(nn.Module):
     def active(self) -> bool:
         return self.training and self.p > 0.0
 
+    @property
+    def scale(self) -> float:
+        """What kept entries are multiplied by."""
+        return _LEVELS / (_LEVELS - round(self.p * _LEVELS)) if self.active else 1.0
+
     def forward(self, x: Tensor) -> Tensor:
         if not self.active:
             return x
         if x.device.type != "cpu":
             return functional.dropout(x, self.p)
-        return x * self._mask(x)
+        return x * self.mask(x.shape, x.dtype)
 
     def add(self, residual: Tensor, x: Tensor) -> Tensor:
         """``residual + dropout(x)`` in one pass."""
         if not self.active or x.device.type != "cpu":
             return residual + self(x)
-        return torch.addcmul(residual, x, self._mask(x))
+        return torch.addcmul(residual, x, self.mask(x.shape, x.dtype))
 
     def relu(self, x: Tensor) -> tuple[Tensor, float]:
         """A tensor and a factor whose product is ``dropout(relu(x))``; overwrites ``x``.
@@ -51,11 +60,15 @@ class Dropout(nn.Module):
         """
         if not self.active or x.device.type != "cpu":
             return self(x.relu_()), 1.0
-        dropped = _ReluDropout.apply(x, ~keep_mask(x.shape, self.p))
-        return dropped, _scale(self.p)  # pyright: ignore[reportReturnType]
+        return _ReluDropout.apply(x, self.kept(x.shape, x.dtype)), self.scale  # pyright: ignore[reportReturnType]
 
-    def _mask(self, x: Tensor) -> Tensor:
-        return torch.where(keep_mask(x.shape, self.p), _scale(self.p), 0.0).to(x.dtype)
+    def mask(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        """What a CPU tensor is multiplied by: 0 or ``scale``. Not to be written to."""
+        return mask_slice(shape, self.p, dtype, self.scale)
+
+    def kept(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        """1 for entries of a CPU tensor that are kept, else 0; exact in any type. Not to be written to."""
+        return mask_slice(shape, self.p, dtype, 1.0)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -65,8 +78,8 @@ class _ReluDropout(torch.autograd.Function):
     """Zero where negative or dropped, in place; the result itself says where the gradient passes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dropped: Tensor) -> Tensor:
-        x.relu_().masked_fill_(dropped, 0.0)
+    def forward(ctx: Any, x: Tensor, kept: Tensor) -> Tensor:
+        x.relu_().mul_(kept)
         ctx.mark_dirty(x)
         ctx.save_for_backward(x)
         return x
@@ -78,18 +91,20 @@ class _ReluDropout(torch.autograd.Function):
         return torch.ops.aten.threshold_backward(gradient, out, 0), None
 
 
-def keep_mask(shape: torch.Size, p: float) -> Tensor:
-    """A boolean CPU tensor of ``shape``: False with probability ``p``."""
-    count = shape.numel()
-    seed = int(torch.randint(2**62, ()))
-    words = np.random.SFC64(seed).random_raw(-(-count // 4))
-    bits = torch.from_numpy(words.view(np.int16)[:count]).view(shape)
-    return bits >= _threshold(p) - _LEVELS // 2
+def mask_slice(shape: torch.Size, p: float, dtype: torch.dtype, value: float) -> Tensor:
+    """A CPU tensor of ``shape`` that is 0 with probability ``p``, else ``value``; part of the bank, so do not write."""
+    bank, left = _bank(p, dtype, value), shape.numel()
+    parts = []
+    while left > 0 or not parts:
+        count = min(left, _LARGEST_SLICE)
+        begin = int(torch.randint(_BANK_SIZE - count + 1, ()))
+        parts.append(bank[begin : begin + count])
+        left -= count
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(shape)
 
 
-def _threshold(p: float) -> int:
-    return round(p * _LEVELS)
-
-
-def _scale(p: float) -> float:
-    return _LEVELS / (_LEVELS - _threshold(p))
+@functools.lru_cache(maxsize=8)
+def _bank(p: float, dtype: torch.dtype, value: float) -> Tensor:
+    words = np.random.SFC64(0).random_raw(_BANK_SIZE // 4)  # 16 bits per entry
+    dropped = torch.from_numpy(words.view(np.int16)) < round(p * _LEVELS) - _LEVELS // 2
+    return torch.where(dropped, 0.0, value).to(dtype)

@@ -76,3 +76,23 @@ def code_centroids(codes: np.ndarray, codebook_sizes: Sequence[int], vectors: np
         residual = residual - centroid[members]
         centroids.append(torch.from_numpy(centroid.astype(np.float32)))
     return centroids
+
+
+def standardised(vectors: Tensor) -> Tensor:
+    """(N, F) with mean 0 and variance 1 in every dimension that varies, 0 in the others."""
+    centred = vectors.float() - vectors.float().mean(0)
+    spread = centred.square().mean(0).sqrt()
+    return centred / torch.where(spread > 1e-6, spread, torch.inf)
+
+
+def principal_components(vectors: Tensor, count: int) -> Tensor:
+    """(N, at most ``count``) the leading principal components of standardised vectors (N, F), of mean variance 1."""
+    points = standardised(vectors).double()
+    strengths, directions = torch.linalg.eigh(points.T @ points)
+    directions = directions[:, strengths > 1e-9 * strengths[-1].clamp(min=1e-30)].flip(1)[:, :count]
+    if directions.shape[1] == 0:
+        return points.new_zeros(len(points), 0).float()
+    strongest = directions.abs().argmax(0)  # eigh leaves signs open
+    directions = directions * directions[strongest, torch.arange(directions.shape[1])].sign()
+    found = points @ directions
+    return (found / found.square().mean().sqrt()).float()

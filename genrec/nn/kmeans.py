@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_CHUNK = 65_536  # points whose distances are held at a time
+_CHUNK = 4096  # points whose distances are held at a time: they stay in the processor's cache
 _SEEDING_SAMPLE = 65_536  # k-means++ looks at this many points at most
+_SEEDING_WIDTH = 64  # and at this many dimensions of them, where they have many more
 
 
 def kmeans(points: Tensor, num_clusters: int, *, seed: int = 0, max_iters: int = 50) -> tuple[Tensor, Tensor]:
@@ -23,11 +24,10 @@ def kmeans(points: Tensor, num_clusters: int, *, seed: int = 0, max_iters: int =
     device, points = points.device, points.detach().float().cpu()
     generator = torch.Generator().manual_seed(seed)
     centroids = _spread_seeds(points, num_clusters, generator)
-    codes, distances = nearest(points, centroids)
+    codes = nearest_codes(points, centroids)
     for _ in range(max_iters):
-        centroids = _means(points, codes, distances, centroids)
-        previous = codes
-        codes, distances = nearest(points, centroids)
+        centroids = _means(points, codes, centroids)
+        previous, codes = codes, nearest_codes(points, centroids)
         if torch.equal(codes, previous):
             break
     return centroids.to(device), codes.to(device)
@@ -35,14 +35,26 @@ def kmeans(points: Tensor, num_clusters: int, *, seed: int = 0, max_iters: int =
 
 def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """Index (N,) and squared distance (N,) of the nearest centroid of each point; ties go to the lower index."""
-    codes, distances = [], []
-    lengths = centroids.square().sum(1)
-    for chunk in points.split(_CHUNK):
-        # |c|^2 - 2 x.c orders the centroids as the distance does; |x|^2 is added to the winners only.
-        best = torch.addmm(lengths, chunk, centroids.T, alpha=-2).min(dim=1)
-        codes.append(best.indices)
-        distances.append((best.values + chunk.square().sum(1)).clamp_min_(0))
-    return torch.cat(codes), torch.cat(distances)
+    codes, distances = _nearest(points, centroids)
+    return codes, distances.add_(points.square().sum(1)).clamp_min_(0)
+
+
+def nearest_codes(points: Tensor, centroids: Tensor) -> Tensor:
+    """The indices (N,) of ``nearest`` alone."""
+    return _nearest(points, centroids)[0]
+
+
+def _nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices (N,) of the nearest centroids c, and |c|^2 - 2 x.c, which orders them as the distance to x does."""
+    lengths, turned = centroids.square().sum(1), centroids.T
+    if len(points) <= _CHUNK:
+        best = torch.addmm(lengths, points, turned, alpha=-2).min(dim=1)
+        return best.indices, best.values
+    codes, values = torch.empty(len(points), dtype=torch.long, device=points.device), points.new_empty(len(points))
+    for begin in range(0, len(points), _CHUNK):
+        part = slice(begin, begin + _CHUNK)
+        torch.min(torch.addmm(lengths, points[part], turned, alpha=-2), dim=1, out=(values[part], codes[part]))
+    return codes, values
 
 
 def squared_distances(points: Tensor, centroids: Tensor) -> Tensor:
@@ -52,32 +64,43 @@ def squared_distances(points: Tensor, centroids: Tensor) -> Tensor:
 
 
 def _spread_seeds(points: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
-    """k-means++ (Arthur, Vassilvitskii 2007): seeds are drawn in proportion to the squared distance to those before."""
+    """k-means++ (Arthur, Vassilvitskii 2007): seeds are drawn in proportion to the squared distance to those before.
+
+    Distances of wide points (D > 256) are those of a random projection, which keeps the cost of any clustering within
+    a small factor (Makarychev et al. 2019, arXiv 1811.03195) and spares most of the reading.
+    """
     if len(points) > _SEEDING_SAMPLE:
         points = points[torch.randperm(len(points), generator=generator)[:_SEEDING_SAMPLE]]
     chosen = [int(torch.randint(len(points), (1,), generator=generator))]
     draws = torch.rand(num_clusters, generator=generator, dtype=torch.float64)
-    closest = squared_distances(points, points[chosen])[:, 0]
+    seen = points
+    if points.shape[1] > 4 * _SEEDING_WIDTH:
+        seen = points @ torch.randn(points.shape[1], _SEEDING_WIDTH, generator=generator)
+    lengths = seen.square().sum(1)
+    closest = torch.full_like(lengths, torch.inf)
     for draw in draws[1:]:
-        cumulative = closest.double().cumsum(0)
+        new = seen[chosen[-1]]
+        closest = torch.minimum(closest, torch.addmv(lengths, seen, new, alpha=-2).add_(new @ new).clamp_min_(0))
+        cumulative = closest.cumsum(0, dtype=torch.float64)
         if cumulative[-1] > 0:
             index = int(torch.searchsorted(cumulative, draw * cumulative[-1], right=True).clamp_max(len(points) - 1))
         else:  # fewer distinct points than clusters: the rest are copies
             index = int(draw * len(points))
         chosen.append(index)
-        closest = torch.minimum(closest, squared_distances(points, points[index : index + 1])[:, 0])
     return points[chosen].clone()
 
 
-def _means(points: Tensor, codes: Tensor, distances: Tensor, centroids: Tensor) -> Tensor:
+def _means(points: Tensor, codes: Tensor, centroids: Tensor) -> Tensor:
     """Means of the clusters; the k-th empty one moves to the k-th worst represented point."""
     counts = torch.bincount(codes, minlength=len(centroids))
-    sums = torch.zeros_like(centroids).index_add_(0, codes, points)
-    centroids = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centroids)
-    empty = torch.nonzero(counts == 0).flatten()[: len(points)]
+    means = torch.zeros_like(centroids).index_add_(0, codes, points) / counts.clamp_min(1)[:, None]
+    empty = torch.nonzero(counts == 0).flatten()
     if len(empty):
-        centroids[empty] = points[distances.topk(len(empty)).indices]
-    return centroids
+        distances = (points - centroids[codes]).square().sum(1)
+        means[empty] = centroids[empty]
+        empty = empty[: len(points)]
+        means[empty] = points[distances.topk(len(empty)).indices]
+    return means
 
 
 def balanced(points: Tensor, centroids: Tensor, *, capacity: int, max_iters: int = 5) -> tuple[Tensor, Tensor]:
@@ -91,8 +114,7 @@ def balanced(points: Tensor, centroids: Tensor, *, capacity: int, max_iters: int
     capacities = torch.full((len(centroids),), capacity)
     codes = place(squared_distances(points, centroids), capacities)
     for _ in range(max_iters):
-        distances = squared_distances(points, centroids).gather(1, codes[:, None])[:, 0]
-        centroids = _means(points, codes, distances, centroids)
+        centroids = _means(points, codes, centroids)
         previous = codes
         codes = place(squared_distances(points, centroids), capacities)
         if torch.equal(codes, previous):

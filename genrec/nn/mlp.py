@@ -20,7 +20,7 @@ class MLP(nn.Module):
         widths = [input_dim, *hidden_dims]
         layers: list[nn.Module] = []
         for width, following in pairwise(widths):
-            layers += [nn.Linear(width, following), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(width, following), nn.ReLU(inplace=True), nn.Dropout(dropout)]
         self.hidden = nn.Sequential(*layers)
         self.output = nn.Linear(widths[-1], output_dim)
         self.reset_parameters()

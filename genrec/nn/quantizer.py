@@ -9,14 +9,16 @@ from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from genrec.contracts import GenrecError
-from genrec.nn.kmeans import kmeans, nearest
+from genrec.nn.kmeans import kmeans, nearest_codes
 
 GRADIENT: Final = "gradient"
 EMA: Final = "ema"
 STRAIGHT_THROUGH: Final = "straight_through"
 ROTATION: Final = "rotation"
+_INITIAL_ITERS = 20  # of k-means: training moves the codes on, so its last small steps are not worth their time
 
 
 class Quantized(NamedTuple):
@@ -100,32 +102,36 @@ class VectorQuantizer(nn.Module):
         self.idle_batches: Tensor
 
     def forward(self, inputs: Tensor) -> Quantized:
+        codes, quantized, loss = self.quantize(inputs)
+        return Quantized(self.estimate(inputs, quantized.detach()), codes, loss)
+
+    def quantize(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes (B,), their vectors (B, D) with a gradient to the codebook, and the loss (); training mode updates."""
         codes = self.encode(inputs)
-        quantized = self.codebook[codes]
+        quantized = self.codebook.index_select(0, codes)
         loss = self.loss(inputs, quantized)
-        vectors = self.estimate(inputs, quantized.detach())
         if self.training:
             self.update(inputs.detach(), codes)
-        return Quantized(vectors, codes, loss)
+        return codes, quantized, loss
 
     def encode(self, inputs: Tensor) -> Tensor:
         """(B,) the nearest code of each input; ties go to the lower code."""
         # Distances in half precision would choose other codes in training than at inference.
         with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
-            return nearest(inputs.float(), self.codebook.float())[0]
+            return nearest_codes(inputs.detach().float(), self.codebook.detach().float())
 
     def loss(self, inputs: Tensor, quantized: Tensor) -> Tensor:
         """Summed over width like the reconstruction, so that neither outweighs the other as widths change."""
-        loss = self.commitment_cost * (inputs - quantized.detach()).square().sum(-1).mean()
+        loss = mse_loss(inputs, quantized.detach(), reduction="sum") * (self.commitment_cost / len(inputs))
         if self.learnt:
-            loss = loss + (inputs.detach() - quantized).square().sum(-1).mean()
+            loss = loss + mse_loss(quantized, inputs.detach(), reduction="sum") / len(inputs)
         return loss
 
     @torch.no_grad()
     def initialize(self, points: Tensor, *, seed: int = 0) -> Tensor:
         """Places the codes by k-means on ``points`` (N, D) and returns the code of each, (N,)."""
         num_codes = min(len(self.codebook), len(points))
-        centroids, codes = kmeans(points, num_codes, seed=seed)
+        centroids, codes = kmeans(points, num_codes, seed=seed, max_iters=_INITIAL_ITERS)
         self.codebook[:num_codes] = centroids
         # One "batch" of history: means start at the centroids and give way to new inputs at the rate of the decay.
         counts = torch.bincount(codes, minlength=len(self.codebook)).to(self.ema_counts)
@@ -205,12 +211,9 @@ class ResidualQuantizer(nn.Module):
         residual, total = inputs, torch.zeros_like(inputs)
         codes, losses = [], []
         for quantizer in self.quantizers:
-            chosen = quantizer.encode(residual)
-            quantized = quantizer.codebook[chosen]
-            losses.append(quantizer.loss(residual, quantized))
-            if quantizer.training:
-                quantizer.update(residual.detach(), chosen)
+            chosen, quantized, loss = quantizer.quantize(residual)
             codes.append(chosen)
+            losses.append(loss)
             residual = residual - quantized.detach()
             total = total + quantized.detach()
         return Quantized(self.estimate(inputs, total), torch.stack(codes, dim=1), torch.stack(losses).sum())
@@ -221,7 +224,7 @@ class ResidualQuantizer(nn.Module):
         codes = []
         for quantizer in self.quantizers:
             codes.append(quantizer.encode(inputs))
-            inputs = inputs - quantizer.codebook[codes[-1]]
+            inputs = inputs - quantizer.codebook.index_select(0, codes[-1])
         return torch.stack(codes, dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:

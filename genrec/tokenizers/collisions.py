@@ -58,12 +58,21 @@ def resolve_collisions(
 
 def count_within_groups(codes: np.ndarray, order: np.ndarray) -> np.ndarray:
     """(N,) the rank of each item among those with equal ``codes``; ``order`` (N,) lists the items first to last."""
-    groups = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
+    groups = group_numbers(codes)
     by_group = order[np.argsort(groups[order], kind="stable")]
     sizes = np.bincount(groups)
     digits = np.empty(len(codes), dtype=np.int64)
     digits[by_group] = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return digits
+
+
+def group_numbers(codes: np.ndarray) -> np.ndarray:
+    """(N,) equal numbers for items of equal ``codes`` (N, C), counting from 0 in the order of the codes."""
+    sizes = [int(size) + 1 for size in codes.max(axis=0, initial=0)]
+    if codes.shape[1] and codes.min(initial=0) >= 0 and prod(sizes) < 2**62:
+        keys = np.asarray(np.ravel_multi_index(tuple(codes.T), tuple(sizes)))  # one number sorts faster than a row
+        return np.unique(keys, return_inverse=True)[1]
+    return np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def spread_codes(codes: np.ndarray, vectors: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:

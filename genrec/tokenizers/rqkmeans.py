@@ -10,14 +10,17 @@ import numpy as np
 import torch
 
 from genrec.contracts import GenrecError, RunContext
-from genrec.nn.kmeans import balanced, kmeans
+from genrec.nn.kmeans import balanced, kmeans, nearest_codes
 from genrec.tokenizers.collisions import EXTRA_DIGIT, Policy, check_policy, resolve_collisions
-from genrec.tokenizers.features import item_features
+from genrec.tokenizers.features import TextTransform, item_features
 from genrec.tokenizers.quality import check_levels, clipped_codebook_size, quality_report
 from genrec.tokenizers.result import TokenizerResult
+from genrec.tokenizers.streaming import ResidualCodec
 
 if TYPE_CHECKING:
     from genrec.data.ragged import Ragged
+
+_SAMPLE = 262_144  # items that place the centroids; of a larger catalogue a random sample
 
 
 @dataclass(kw_only=True)
@@ -65,13 +68,20 @@ class RQKMeans:
             popularity=np.bincount(train.values, minlength=len(features)),
         )
         rebuilt = np.sum([codebook[codes[:, level]] for level, codebook in enumerate(codebooks)], axis=0)
-        return TokenizerResult(ids, quality_report(features, rebuilt, codes, codebooks), codebooks)
+        codec = None if self.collaborative_dim else ResidualCodec(TextTransform.fit(vectors, self.text_dim), codebooks)
+        return TokenizerResult(ids, quality_report(features, rebuilt, codes, codebooks), codebooks, codec)
 
     def _quantise(self, features: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
         residual = torch.from_numpy(features)
+        sample = None
+        if len(features) > _SAMPLE:
+            sample = torch.from_numpy(np.random.default_rng([seed, 13]).permutation(len(features))[:_SAMPLE])
         codes, codebooks = [], []
         for level in range(self.num_levels):
-            centroids, chosen = kmeans(residual, size, seed=seed + level, max_iters=self.max_iters)
+            points = residual if sample is None else residual[sample]
+            centroids, chosen = kmeans(points, size, seed=seed + level, max_iters=self.max_iters)
+            if sample is not None:
+                chosen = nearest_codes(residual, centroids)
             if self.balance is not None:
                 centroids, chosen = balanced(residual, centroids, capacity=ceil(self.balance * len(features) / size))
             residual = residual - centroids[chosen]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec.contracts import IGNORE
-from genrec.decoding.topk import mask_seen, rank_items, stable_topk
+from genrec.decoding.topk import mask_seen, rank_items, rank_rows, stable_topk
 
 
 def by_sorting(scores: np.ndarray, keys: np.ndarray, k: int) -> np.ndarray:
@@ -28,6 +28,26 @@ def test_equals_a_full_sort_whatever_the_ties(
     expected = by_sorting(scores, keys if with_keys else np.tile(np.arange(width), (rows, 1)), k)
     np.testing.assert_array_equal(columns.numpy(), expected)
     np.testing.assert_array_equal(values.numpy(), np.take_along_axis(scores, expected, axis=1))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 2000),
+    st.sampled_from([2, 30, 100_000]),
+    st.sampled_from([0.0, 0.3, 0.9, 0.999]),
+)
+def test_wide_rows_equal_a_full_sort(seed: int, width: int, num_values: int, masked: float) -> None:
+    """Rows so wide that only the blocks of columns with the largest maxima are read."""
+    random = np.random.default_rng(seed)
+    scores = random.integers(0, num_values, (3, width)).astype(np.float32)
+    scores[random.random(scores.shape) < masked] = -np.inf
+    k = min(int(random.integers(1, 8)), width)
+    values, columns = stable_topk(torch.from_numpy(scores), k)
+    expected = by_sorting(scores, np.tile(np.arange(width), (3, 1)), k)
+    np.testing.assert_array_equal(values.numpy(), np.take_along_axis(scores, expected, axis=1))
+    real = np.isfinite(values.numpy())
+    np.testing.assert_array_equal(columns.numpy()[real], expected[real])
 
 
 def test_minus_infinity_fills_up_after_real_scores() -> None:
@@ -55,3 +75,16 @@ def test_rank_items_fills_with_ignore_when_k_exceeds_what_is_left() -> None:
     result = rank_items(torch.tensor([[0.5, 0.5, 0.1]]), 5, seen=torch.tensor([[2]]))
     assert result.items.tolist() == [[0, 1, IGNORE, IGNORE, IGNORE]]
     assert result.scores.tolist()[0][2:] == [-torch.inf] * 3
+
+
+def test_rank_rows_leaves_shared_scores_alone_and_equals_rank_items() -> None:
+    shared = torch.rand(1, 50, generator=torch.Generator().manual_seed(0))
+    table = torch.rand(9, 50, generator=torch.Generator().manual_seed(1))
+    kept = shared.clone(), table.clone()
+    seen = torch.tensor([[3, IGNORE], [IGNORE, 7], [49, 3]])
+    for score_rows in (lambda rows: shared.expand(3, -1)[rows], lambda rows: table[2:5][rows]):
+        expected = rank_items(mask_seen(score_rows(slice(0, 3)), seen), 10)
+        for most in (50, 100, 1000):
+            found = rank_rows(score_rows, num_rows=3, num_items=50, k=10, seen=seen, max_scores=most)
+            assert torch.equal(found.items, expected.items) and torch.equal(found.scores, expected.scores)
+    assert torch.equal(shared, kept[0]) and torch.equal(table, kept[1])

@@ -176,3 +176,18 @@ def test_latent_may_be_wider_than_the_vectors() -> None:
 def test_missing_vectors_name_the_encoders() -> None:
     with pytest.raises(GenrecError, match="encoder=tfidf"):
         RQVAE(DataSpec(num_users=1, num_items=3))
+
+
+def test_half_precision_changes_neither_codes_nor_the_precision_of_latents() -> None:
+    vectors = item_vectors()
+    points = torch.from_numpy(vectors)
+    for linear_path in (True, False):
+        model = make(linear_path=linear_path)
+        model.initialize(points)
+        codes = model.eval().encode(points)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(model.encode(points), codes)
+            assert model.latents(points).dtype == torch.float32
+            losses = model.loss(batch_of(vectors))
+        assert losses.total.dtype == torch.float32
+        torch.testing.assert_close(losses.total, model.loss(batch_of(vectors)).total, rtol=2e-2, atol=0)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from genrec.nn.embedding import TokenEmbedding, code_centroids, prefix_tokens
+from genrec.nn.embedding import TokenEmbedding, code_centroids, prefix_tokens, principal_components, standardised
 
 
 def test_tied_scores_are_scaled_dot_products() -> None:
@@ -45,3 +45,23 @@ def test_tokens_of_similar_items_start_alike() -> None:
     assert cosine[0] > 0.3 and cosine[1] < -0.3 and abs(cosine[2]) < 0.2
     assert torch.equal(embedding.weight[:2], before[:2])
     assert 0.9 < float(embedding.weight[2:].detach().std()) < 1.1
+
+
+def test_principal_components_equal_those_of_a_decomposition():
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(40, 6, generator=generator) * torch.tensor([1.0, 5, 2, 1, 9, 1])
+    vectors[:, 3] = 7.0  # constant: tells nothing, and must not divide by zero
+    found = principal_components(vectors, 4)
+    scaled = torch.cat([vectors[:, :3], vectors[:, 4:]], dim=1)
+    scaled = (scaled - scaled.mean(0)) / scaled.std(0, unbiased=False)
+    left, strengths, _ = torch.linalg.svd(scaled, full_matrices=False)
+    expected = (left * strengths)[:, :4]
+    expected = expected / expected.square().mean().sqrt()
+    assert torch.allclose(found.abs(), expected.abs(), atol=1e-4)
+    assert principal_components(vectors, 99).shape == (40, 5)
+    assert principal_components(torch.ones(5, 3), 2).shape == (5, 0)
+
+
+def test_standardised_leaves_constants_at_zero():
+    vectors = torch.tensor([[1.0, 4.0], [3.0, 4.0]])
+    assert standardised(vectors).tolist() == [[-1.0, 0.0], [1.0, 0.0]]

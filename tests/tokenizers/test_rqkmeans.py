@@ -106,3 +106,10 @@ def test_identical_items_get_ids_of_their_own(context: RunContext) -> None:
 def test_wrong_options_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(GenrecError, match=message):
         RQKMeans(**wrong)
+
+
+def test_the_codec_of_a_text_only_tokenizer_gives_its_own_codes(catalogue: Any, context: RunContext) -> None:
+    result = fit(catalogue, context, collaborative_dim=0)
+    content = result.semantic_ids.codes[:, : result.semantic_ids.num_content_levels]
+    assert (result.codec(catalogue.vectors) == content).mean() > 0.99  # assignments of the last Lloyd's step may differ
+    assert fit(catalogue, context).codec is None  # of a new item there is no co-occurrence

@@ -50,10 +50,16 @@ class FileEncoder:
         """Changes with the content of the file, so that cached vectors never outlive it."""
         return file_fingerprint(self._find(dataset))
 
-    def _find(self, dataset: Dataset) -> Path:
+    def exists(self, dataset: Dataset) -> bool:
+        return any(candidate.is_file() for candidate in self._candidates(dataset))
+
+    def _candidates(self, dataset: Dataset) -> list[Path]:
         path = Path(self.path).expanduser()
         folders = [Path.cwd()] if dataset.source_folder is None else [Path.cwd(), Path(dataset.source_folder)]
-        candidates = [path] if path.is_absolute() else [folder / path for folder in folders]
+        return [path] if path.is_absolute() else [folder / path for folder in folders]
+
+    def _find(self, dataset: Dataset) -> Path:
+        candidates = self._candidates(dataset)
         for candidate in candidates:
             if candidate.is_file():
                 if candidate.suffix not in _FORMATS:

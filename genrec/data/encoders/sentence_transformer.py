@@ -10,6 +10,7 @@ import numpy as np
 
 from genrec.contracts import GenrecError
 from genrec.data.encoders import checked_vectors, require_texts
+from genrec.data.encoders.file import FileEncoder
 
 if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
@@ -22,19 +23,25 @@ class SentenceTransformerEncoder:
     """(N, D) float32 by any sentence-transformers model.
 
     ``model_name`` is a name on the Hugging Face hub (downloaded at first use) or a local folder; ``device`` null lets
-    the library choose; ``normalize`` scales rows to length 1.
+    the library choose; ``normalize`` scales rows to length 1. ``precomputed`` names a file that may hold the vectors
+    already; where it lies in the working directory or in the folder of the data set it is read instead (FileEncoder).
     """
 
     model_name: str = "sentence-transformers/all-MiniLM-L6-v2"
     batch_size: int = 128
     normalize: bool = True
     device: str | None = None
+    precomputed: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise GenrecError(f"encoder.batch_size must be at least 1, got {self.batch_size}.")
 
     def encode(self, dataset: Dataset) -> np.ndarray:
+        prepared = self._prepared(dataset)
+        if prepared is not None:
+            log.info("reading the vectors of %s from %s", self.model_name, self.precomputed)
+            return prepared.encode(dataset)
         texts = require_texts(dataset, "sentence_transformer")
         model = self._load()
         log.info("encoding %d item texts with %s", len(texts), self.model_name)
@@ -46,6 +53,15 @@ class SentenceTransformerEncoder:
             show_progress_bar=False,
         )
         return checked_vectors(vectors, num_items=dataset.num_items, origin=f"sentence encoder {self.model_name}")
+
+    def content_key(self, dataset: Dataset) -> str:
+        """Changes with the content of the prepared file, and when it comes or goes."""
+        prepared = self._prepared(dataset)
+        return "" if prepared is None else prepared.content_key(dataset)
+
+    def _prepared(self, dataset: Dataset) -> FileEncoder | None:
+        encoder = None if self.precomputed is None else FileEncoder(path=self.precomputed)
+        return encoder if encoder is not None and encoder.exists(dataset) else None
 
     def _load(self) -> Any:
         try:

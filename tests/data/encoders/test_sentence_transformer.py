@@ -1,6 +1,7 @@
 """The sentence encoder with a stand-in for the optional package."""
 
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -52,3 +53,16 @@ def test_a_missing_package_names_the_extra(dataset: Any, monkeypatch: pytest.Mon
 def test_no_text_is_said_before_anything_is_loaded(make_dataset: Any) -> None:
     with pytest.raises(GenrecError, match="encoder=collaborative"):
         SentenceTransformerEncoder().encode(make_dataset(has_text=False))
+
+
+@pytest.mark.usefixtures("package")
+def test_vectors_that_are_there_already_are_read(dataset: Any, tmp_path: Path) -> None:
+    encoder = SentenceTransformerEncoder(precomputed=str(tmp_path / "vectors.npy"))
+    computed = encoder.encode(dataset)
+    assert encoder.content_key(dataset) == ""
+    np.save(tmp_path / "vectors.npy", np.full((dataset.num_items, 3), 0.5, dtype=np.float16))
+    assert computed.shape == (dataset.num_items, 2)
+    assert encoder.encode(dataset).tolist() == [[0.5] * 3] * dataset.num_items
+    key = encoder.content_key(dataset)
+    np.save(tmp_path / "vectors.npy", np.full((dataset.num_items, 3), 0.25, dtype=np.float16))
+    assert "" != key != encoder.content_key(dataset)

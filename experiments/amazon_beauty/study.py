@@ -1,0 +1,193 @@
+"""Trains the recipes of the Amazon study, tests each with and without masking, and tells the results as a table.
+
+    python experiments/amazon_beauty/study.py run tiger_item_beauty esasrec_beauty --seeds 1 2 3
+    python experiments/amazon_beauty/study.py run tiger_item_beauty --data amazon_sports
+    python experiments/amazon_beauty/study.py table
+
+Every training is an ordinary ``python -m genrec.run experiment=...`` in a run folder of its own; one that has finished
+is not repeated, one that was killed is continued. ``results.csv`` gets two rows per training, ``filter_seen`` off and
+on, and ``table`` writes means and spreads over seeds into README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from genrec.artifacts import read_json, write_text
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.csv"
+README = HERE / "README.md"
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
+COLUMNS = (
+    "data", "model", "seed", "filter_seen", *METRICS, "val_recall@10", "best_epoch", "epochs", "train_minutes",
+    "parameters", "threads", "precision", "data_fingerprint", "semantic_ids_fingerprint", "code",
+)  # fmt: skip
+BASELINES = ("popularity", "item_knn", "text_knn")
+
+Row = dict[str, Any]
+
+
+def folder_of(recipe: str, data: str, seed: int, outputs: Path) -> Path:
+    return outputs / data / recipe / f"seed_{seed}"
+
+
+def train(recipe: str, data: str, seed: int, outputs: Path, overrides: Sequence[str]) -> Path:
+    """The folder of the finished run; trains it, or what is left of it, where it is not there yet."""
+    folder = folder_of(recipe, data, seed, outputs)
+    state = folder / "run.json"
+    known = read_json(state)["state"] if state.exists() else None
+    if known == "finished":
+        return folder
+    place = f"resume={folder}" if known is not None else f"hydra.run.dir={folder}"
+    command = [f"experiment={recipe}", f"data={data}", f"seed={seed}", place, f"runs_dir={outputs}", *overrides]
+    subprocess.run([sys.executable, "-m", "genrec.run", *command], check=True)
+    return folder
+
+
+def rows_of(folder: Path, recipe: str, data: str, seed: int) -> list[Row]:
+    """Both protocols of a finished run, on all test users."""
+    from genrec.pipeline import load_run
+    from genrec.trainers.evaluation import evaluate_retrieval
+
+    run = load_run(folder)
+    environment, metrics, timing = (read_json(folder / f"{name}.json") for name in ("environment", "metrics", "timing"))
+    validated = metrics["history"].get("val/recall@10", [])
+    common = {
+        "data": data,
+        "model": recipe,
+        "seed": seed,
+        "val_recall@10": f"{max(validated):.4f}" if validated else "",
+        "best_epoch": validated.index(max(validated)) + 1 if validated else "",
+        "epochs": len(validated),
+        "train_minutes": f"{timing['fit'] / 60:.1f}",
+        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+        "threads": environment["host"].get("threads", environment["host"]["cpus"]),
+        "precision": run.config.hardware.precision,
+        "data_fingerprint": environment["data_fingerprint"],
+        "semantic_ids_fingerprint": environment["semantic_ids_fingerprint"] or "",
+        "code": (environment["git"].get("commit") or "")[:10],
+    }
+    rows = []
+    for masked in (False, True):
+        found = evaluate_retrieval(run.model, run.dataset.sequences, "test", k_values=[5, 10], filter_seen=masked)
+        rows.append({**common, "filter_seen": masked, **{name: f"{found[f'test/{name}']:.4f}" for name in METRICS}})
+    return rows
+
+
+def baseline_rows(folder: Path, data: str) -> list[Row]:
+    """The baselines under both protocols, on the data of a finished run."""
+    from genrec.contracts import RunContext
+    from genrec.pipeline import evaluate_baselines, load_run, prepare
+
+    config = load_run(folder).config
+    rows = []
+    for masked in (False, True):
+        config.filter_seen = masked
+        context = RunContext(output_dir=folder, seed=config.seed, progress=False)
+        found = evaluate_baselines(config, prepare(config, context), [5, 10])
+        for name in BASELINES:
+            values = {metric: found.get(f"baseline/{name}/test/{metric}") for metric in METRICS}
+            if None not in values.values():
+                shown = {metric: f"{value:.4f}" for metric, value in values.items()}
+                rows.append({"data": data, "model": name, "seed": "", "filter_seen": masked, **shown})
+    return rows
+
+
+def read_results(path: Path = RESULTS) -> list[Row]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def add(rows: Iterable[Row], path: Path = RESULTS) -> None:
+    """Adds rows to the results; a row of the same data, model, seed and protocol takes the place of the old one."""
+    known = {key_of(row): row for row in read_results(path)}
+    known.update({key_of(row): row for row in rows})
+    lines = [",".join(COLUMNS)]
+    for key in sorted(known):
+        lines.append(",".join(str(known[key].get(column, "")) for column in COLUMNS))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def key_of(row: Row) -> tuple[str, ...]:
+    return tuple(str(row[name]) for name in ("data", "model", "filter_seen", "seed"))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown: one line per data set, model and protocol, best Recall@10 first; mean and spread where seeds differ."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key_of(row)[:3], []).append(row)
+    lines = [
+        "| data | model | seen items | R@5 | N@5 | R@10 | N@10 | seeds | minutes |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    order = sorted(groups, key=lambda key: (key[0], key[2], -_mean(groups[key], "recall@10")))
+    for data, model, masked in order:
+        group = groups[data, model, masked]
+        minutes = [float(row["train_minutes"]) for row in group if row.get("train_minutes")]
+        cells = [
+            data,
+            model,
+            "masked" if masked == "True" else "kept",
+            *(_cell(group, metric) for metric in METRICS),
+            str(len(group)) if group[0]["seed"] != "" else "",
+            f"{statistics.mean(minutes):.1f}" if minutes else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean(rows: Sequence[Row], metric: str) -> float:
+    return statistics.mean(float(row[metric]) for row in rows)
+
+
+def _cell(rows: Sequence[Row], metric: str) -> str:
+    values = [float(row[metric]) for row in rows]
+    mean = f"{statistics.mean(values):.4f}".lstrip("0")
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.4f}".replace("± 0.", "± .")
+
+
+def write_table(rows: Sequence[Row], page: Path = README) -> None:
+    """Puts the table between the markers of the page."""
+    text = page.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    write_text(page, f"{before}{BEGIN}\n{table(rows)}\n{END}{after}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="action", required=True)
+    run = actions.add_parser("run", help="train and test recipes")
+    run.add_argument("recipes", nargs="+", help="names of conf/experiment, such as tiger_item_beauty")
+    run.add_argument("--seeds", nargs="+", type=int, default=[42])
+    run.add_argument("--data", default="amazon_beauty")
+    run.add_argument("--outputs", type=Path, default=Path("outputs/amazon"))
+    run.add_argument("--override", nargs="*", default=[], help="further overrides, for example hardware.num_threads=1")
+    actions.add_parser("table", help="write the table of results.csv into README.md")
+    options = parser.parse_args(arguments)
+    if options.action == "run":
+        for seed in options.seeds:
+            for recipe in options.recipes:
+                folder = train(recipe, options.data, seed, options.outputs.absolute(), options.override)
+                add(rows_of(folder, recipe, options.data, seed))
+                if not any(row["data"] == options.data and row["model"] in BASELINES for row in read_results()):
+                    add(baseline_rows(folder, options.data))
+    write_table(read_results())
+    sys.stdout.write(table(read_results()) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

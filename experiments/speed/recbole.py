@@ -1,0 +1,116 @@
+"""RecBole 1.2.1 as a peer: what it needs to run beside NumPy 2 and today's torch, and its SASRec on our data."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from experiments.speed.setting import Setting
+
+METRICS, TOP_K = ["Recall", "NDCG", "Hit", "MRR", "Precision"], [5, 10, 20]
+
+# Names that NumPy 1.24 and 2.0 took away and RecBole still uses.
+_OLD_NAMES = {
+    "float": float, "int": int, "bool": bool, "object": object, "complex": complex, "str": str, "unicode": str,
+    "long": int, "bool8": np.bool_, "float_": np.float64, "complex_": np.complex128, "unicode_": np.str_,
+}  # fmt: skip
+
+
+@contextmanager
+def surroundings() -> Iterator[None]:
+    """NumPy's old names, ``torch.load`` of whole objects, no command line, no chatter; all undone afterwards."""
+    added = [name for name in _OLD_NAMES if name not in np.__dict__]
+    for name in added:
+        setattr(np, name, _OLD_NAMES[name])
+    load, argv, level = torch.load, sys.argv, logging.root.level
+    torch.load = lambda *args, **options: load(*args, **{"weights_only": False, **options})
+    sys.argv = sys.argv[:1]
+    logging.root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.load, sys.argv = load, argv
+        logging.root.setLevel(level)
+        for name in added:
+            delattr(np, name)
+
+
+class RecBole:
+    """A trainer, a model and loaders of RecBole, on the interactions of a view in their stored order."""
+
+    def __init__(self, setting: Setting, *, batch_size: int = 2048, eval_batch_size: int = 4096) -> None:
+        from experiments.speed.training_sasrec import DIM, DROPOUT, HEADS, INNER, LAYERS, LENGTH
+
+        folder = setting.folder / "recbole" / "data"
+        _write(setting, folder)
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        config = {
+            "data_path": str(folder.parent),
+            "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+            "checkpoint_dir": str(folder / "saved"),
+            "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"},
+            "metrics": METRICS,
+            "topk": TOP_K,
+            "loss_type": "CE",
+            "train_neg_sample_args": None,
+            "MAX_ITEM_LIST_LENGTH": LENGTH,
+            "hidden_size": DIM,
+            "n_layers": LAYERS,
+            "n_heads": HEADS,
+            "inner_size": INNER,
+            "hidden_dropout_prob": DROPOUT,
+            "attn_dropout_prob": DROPOUT,
+            "train_batch_size": batch_size,
+            "eval_batch_size": eval_batch_size,
+            "use_gpu": False,
+            "show_progress": False,
+            "reproducibility": False,
+        }
+        threads = torch.get_num_threads()
+        with surroundings():
+            data = importlib.import_module("recbole.data")
+            network = importlib.import_module("recbole.model.sequential_recommender.sasrec").SASRec
+            trainer = importlib.import_module("recbole.trainer").Trainer
+            settings = importlib.import_module("recbole.config").Config(
+                model="SASRec", dataset="data", config_dict=config
+            )
+            self.training, _, self.test = data.data_preparation(settings, data.create_dataset(settings))
+            self.model = network(settings, self.training.dataset)
+            self.trainer = trainer(settings, self.model)
+        torch.set_num_threads(threads)
+        self.num_targets = len(self.training.dataset)
+
+    def training_batches(self, count: int) -> list[Any]:
+        """The first batches of a shuffled epoch."""
+        with surroundings():
+            return [batch for batch, _ in zip(self.training, range(count), strict=False)]
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics of the model over the whole catalogue, for all users' test items."""
+        with surroundings():
+            return dict(self.trainer.evaluate(self.test, load_best_model=False))
+
+
+def _write(setting: Setting, folder: Any) -> None:
+    """All interactions as RecBole's atomic file; the place in the sequence stands for the time."""
+    path = folder / "data.inter"
+    if path.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = setting.view.history("all")
+    users = whole.row_of_value
+    places = np.arange(len(users)) - whole.offsets[users]
+    table = np.column_stack([users, whole.values, places])
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    np.savetxt(path, table, fmt="%d", delimiter="\t", header=header, comments="")

@@ -1,0 +1,218 @@
+"""Losses of a hidden state over the items of the catalogue, chosen by name in a model's configuration.
+
+Every loss is called as ``loss(hidden (R, D), table (N, D), targets (R,), counts (N,))`` and returns the mean over the
+targets in nats, in at least float32. Letters: R scored targets, N items, D width, n negatives. ``counts`` are the
+training frequencies of the items, for those losses that sample or correct by them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from genrec.contracts import GenrecError
+
+_FEW_ROWS = 48  # so that logits stay in cache
+_TALL = 256  # rows of a bfloat16 product
+_STEP = 64  # and what they are a multiple of: every new shape of such a product costs several times its run
+_LOGITS_AT_ONCE = 1 << 24  # bounds the memory of a large catalogue
+_LOGITS_AT_ONCE_ON_GPU = 1 << 27
+
+
+class ItemLoss(Protocol):
+    """What a model asks of a loss over items."""
+
+    def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullCrossEntropy:
+    """Softmax cross-entropy over the whole catalogue, equal to ``cross_entropy(hidden @ table.T, targets)``.
+
+    The logits are made, turned into both gradients and dropped a few rows at a time, so the (R, N) matrix that is
+    most of a small model's time and memory never exists. Products are in bfloat16 under such an autocast, sums of
+    them in float32.
+    """
+
+    def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        dtype = _product_dtype(hidden)
+        with torch.autocast(hidden.device.type, enabled=False):
+            losses: Any = _ChunkedCrossEntropy.apply(hidden.to(dtype), table, targets)
+        return losses
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    """bfloat16 where autocast or the hidden states ask for it; float16, whose probabilities underflow, is avoided."""
+    device = hidden.device.type
+    if hidden.dtype == torch.bfloat16:
+        return torch.bfloat16
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16:
+        return torch.bfloat16
+    return torch.promote_types(hidden.dtype, torch.float32)
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """The mean loss; the gradients of hidden states and table are computed with it and only scaled in the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+        num_rows, num_items = len(hidden), len(table)
+        weight = table.detach().to(hidden.dtype)
+        exact = torch.promote_types(hidden.dtype, torch.float32)  # of everything that is summed
+        needs_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        step, size = _chunks(hidden, num_items)
+        padded = functional.pad(hidden.detach(), (0, 0, 0, size - num_rows))  # rows of zeros add nothing
+        buffer = hidden.new_empty(min(step, size), num_items)
+        chosen = torch.empty(num_rows, dtype=exact, device=hidden.device)  # probabilities of the targets
+        of_hidden = torch.empty_like(padded) if needs_gradient else None
+        of_table = torch.zeros_like(table, dtype=exact) if needs_gradient else None
+        for begin in range(0, size, step):
+            rows = padded[begin : begin + step]
+            probabilities = buffer[: len(rows)]
+            torch.mm(rows, weight.T, out=probabilities)
+            torch.ops.aten._softmax.out(probabilities, -1, False, out=probabilities)
+            wanted = targets[begin : begin + step, None]
+            chosen[begin : begin + step] = probabilities[: len(wanted)].gather(1, wanted).squeeze(1)
+            if of_hidden is not None and of_table is not None:
+                torch.mm(probabilities, weight, out=of_hidden[begin : begin + step])
+                if exact == hidden.dtype:
+                    of_table.addmm_(probabilities.T, rows)
+                else:
+                    of_table.add_(probabilities.T @ rows)
+        if of_hidden is not None and of_table is not None:
+            # The one-hot part is apart from the probabilities: next to a 1, bfloat16 would round most of them away.
+            of_hidden = of_hidden[:num_rows].to(exact).sub_(functional.embedding(targets, table.detach()))
+            of_table.index_add_(0, targets, hidden.detach().to(exact), alpha=-1).div_(num_rows)
+            ctx.save_for_backward(of_hidden.div_(num_rows).to(hidden.dtype), of_table.to(table.dtype))
+        return chosen.clamp_(min=torch.finfo(exact).tiny).log_().mean().neg()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        of_hidden, of_table = ctx.saved_tensors
+        needs_hidden, needs_table, _ = ctx.needs_input_grad
+        return of_hidden * gradient if needs_hidden else None, of_table * gradient if needs_table else None, None
+
+
+def _chunks(hidden: Tensor, num_items: int) -> tuple[int, int]:
+    """Rows to take at once, and the number of rows padded to whole products."""
+    num_rows = len(hidden)
+    if hidden.device.type != "cpu":
+        return max(1, _LOGITS_AT_ONCE_ON_GPU // num_items), num_rows
+    if hidden.dtype == torch.bfloat16:
+        return max(_STEP, min(_TALL, _LOGITS_AT_ONCE // num_items // _STEP * _STEP)), -(-num_rows // _STEP) * _STEP
+    return max(1, min(_FEW_ROWS, _LOGITS_AT_ONCE // num_items)), num_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledSoftmax:
+    """Softmax cross-entropy over the target and ``num_negatives`` sampled items; a negative equal to the target is out.
+
+    ``shared`` draws one set of negatives for all targets of a batch, which is one product instead of R gathers.
+    ``sampling`` draws items uniformly or by training frequency, with replacement. ``logq`` subtracts log(n q) from
+    every logit, q the chance of the item in a draw, so that frequent negatives are not pushed down for being frequent
+    (Bengio and Senecal 2008; Yi et al., RecSys 2019); under uniform sampling it changes nothing.
+    """
+
+    num_negatives: int = 256
+    logq: bool = False
+    sampling: Literal["uniform", "popularity"] = "uniform"
+    shared: bool = True
+
+    def __post_init__(self) -> None:
+        _check_negatives(self.num_negatives)
+        if self.sampling not in ("uniform", "popularity"):
+            raise GenrecError(f"loss.sampling must be one of uniform, popularity; got {self.sampling!r}.")
+
+    def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        chances = None if self.sampling == "uniform" else counts / counts.sum()
+        negatives = _draw(self.num_negatives, targets, len(table), shared=self.shared, chances=chances)
+        positive, negative = _scores(hidden, table, targets, negatives)
+        if self.logq and chances is not None:
+            expected = (chances * self.num_negatives).clamp(min=torch.finfo(chances.dtype).tiny).log()
+            positive = positive - expected[targets]
+            negative = negative - expected[negatives]
+        negative = negative.masked_fill(negatives == targets[:, None], -torch.inf)
+        return (torch.logsumexp(torch.cat([positive[:, None], negative], dim=1), dim=1) - positive).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCE:
+    """Binary cross-entropy of the target against ``num_negatives`` uniform negatives, mean over the n + 1 of them.
+
+    With one negative, the loss of SASRec (Kang and McAuley 2018, equation 6). ``shared`` as in ``SampledSoftmax``.
+    """
+
+    num_negatives: int = 1
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        _check_negatives(self.num_negatives)
+
+    def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        return _binary(hidden, table, targets, num_negatives=self.num_negatives, shared=self.shared, power=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GBCE:
+    """BCE with the target's probability raised to a power that undoes the overconfidence sampling brings (gSASRec).
+
+    The power is alpha (t (1 - 1 / alpha) + 1 / alpha) with alpha = n / (N - 1), the share of the negatives that is
+    sampled: t = 0 is BCE, t = 1 gives calibrated probabilities (Petrov and Macdonald, RecSys 2023, equation 24).
+    """
+
+    num_negatives: int = 256
+    t: float = 0.75
+    shared: bool = True
+
+    def __post_init__(self) -> None:
+        _check_negatives(self.num_negatives)
+        if not 0.0 <= self.t <= 1.0:
+            raise GenrecError(f"loss.t must lie in 0..1, got {self.t}.")
+
+    def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        alpha = self.num_negatives / max(len(table) - 1, 1)
+        power = alpha * (self.t * (1.0 - 1.0 / alpha) + 1.0 / alpha)
+        return _binary(hidden, table, targets, num_negatives=self.num_negatives, shared=self.shared, power=power)
+
+
+def _binary(
+    hidden: Tensor, table: Tensor, targets: Tensor, *, num_negatives: int, shared: bool, power: float
+) -> Tensor:
+    negatives = _draw(num_negatives, targets, len(table), shared=shared, chances=None)
+    positive, negative = _scores(hidden, table, targets, negatives)
+    of_negatives = functional.softplus(negative).masked_fill(negatives == targets[:, None], 0.0).sum(dim=1)
+    return (power * functional.softplus(-positive) + of_negatives).mean() / (num_negatives + 1)
+
+
+def _draw(num_negatives: int, targets: Tensor, num_items: int, *, shared: bool, chances: Tensor | None) -> Tensor:
+    """Negatives (1, n) for all targets or (R, n), with replacement: uniform, or by ``chances`` (N,)."""
+    shape = (1 if shared else len(targets), num_negatives)
+    if chances is None:
+        return torch.randint(num_items, shape, device=targets.device)
+    borders = chances.double().cumsum(0)
+    places = torch.rand(shape, dtype=torch.float64, device=targets.device) * borders[-1]
+    return torch.searchsorted(borders, places, right=True).clamp(max=num_items - 1)
+
+
+def _scores(hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of the targets (R,) and of the negatives (R, n), in at least float32."""
+    exact = torch.promote_types(hidden.dtype, torch.float32)
+    # One gather for both, because its gradient is as large as the table.
+    vectors = functional.embedding(torch.cat([targets, negatives.flatten()]), table)
+    positive = (hidden.to(exact) * vectors[: len(targets)]).sum(dim=1)
+    others = vectors[len(targets) :]
+    if len(negatives) == 1:
+        return positive, functional.linear(hidden, others.to(hidden.dtype)).to(exact)
+    scores = others.view(*negatives.shape, -1).to(hidden.dtype) @ hidden[..., None]
+    return positive, scores.squeeze(-1).to(exact)
+
+
+def _check_negatives(num_negatives: int) -> None:
+    if num_negatives < 1:
+        raise GenrecError(f"loss.num_negatives must be at least 1, got {num_negatives}.")

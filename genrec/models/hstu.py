@@ -1,0 +1,52 @@
+"""HSTU: recommend the next item by pointwise gated attention over the items of the history.
+
+Shapes: B rows, L items of history, D width. Source: Zhai et al. 2024 (arXiv 2402.17152). Its bias for the time between
+two items is left out, because batches carry no timestamps; the bias for their distance in the row is there.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from genrec.contracts import DataSpec
+from genrec.losses import ItemLoss
+from genrec.models.next_item import NextItemModel, check_sizes, initialise
+from genrec.nn.causal import HSTUBlock
+from genrec.nn.dropout import Dropout
+
+
+class HSTU(NextItemModel):
+    """A stack of HSTU blocks over item vectors; where an item stands is known from its distance to others only."""
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        embedding_dim: int = 64,
+        num_layers: int = 2,
+        num_heads: int = 1,
+        dropout: float = 0.4,
+        max_history: int = 50,
+        loss: ItemLoss | None = None,
+        text: bool = False,
+    ) -> None:
+        check_sizes(
+            dropout=dropout,
+            embedding_dim=embedding_dim,
+            num_heads=num_heads,
+            num_layers=num_layers,
+            max_history=max_history,
+        )
+        super().__init__(spec, embedding_dim=embedding_dim, max_history=max_history, loss=loss, text=text)
+        self.dropout = Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            HSTUBlock(embedding_dim, num_heads, max_history, dropout) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(embedding_dim)
+        initialise(self)
+
+    def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)

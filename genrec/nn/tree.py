@@ -1,0 +1,66 @@
+"""A softmax over the children of tree nodes, whose vectors are made of the leaves below them.
+
+Shapes: N leaves (items), M nodes of a level, P nodes of the level above, R queries, F the largest number of children,
+D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+_BLOCK = 8  # queries of one parent that share a product
+
+
+def sums_below(leaves: Tensor, first_leaf: Tensor, node_of_leaf: Tensor) -> Tensor:
+    """(M, D) the sum of the leaf vectors (N, D) below each node.
+
+    The leaves below a node lie side by side: node m begins at ``first_leaf[m]`` (M,), ``node_of_leaf`` (N,) inverts it.
+    """
+    return _SumsBelow.apply(leaves, first_leaf, node_of_leaf)  # pyright: ignore[reportReturnType]
+
+
+class _SumsBelow(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, leaves: Tensor, first_leaf: Tensor, node_of_leaf: Tensor) -> Tensor:
+        ctx.save_for_backward(node_of_leaf)
+        places = torch.arange(len(leaves), device=leaves.device)
+        return functional.embedding_bag(places, leaves, first_leaf, mode="sum")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (node_of_leaf,) = ctx.saved_tensors
+        return gradient.index_select(0, node_of_leaf), None, None
+
+
+def child_logits(
+    queries: Tensor, parents: Tensor, child_start: Tensor, vectors: Tensor, biases: Tensor, fan_out: int
+) -> Tensor:
+    """(R, F) float32 scores of the children of each query's parent: products (R, D) x (M, D), plus ``biases`` (M,).
+
+    ``child_start`` (P + 1,) bounds the children of each parent among ``vectors``; -inf where a parent (R,) has fewer
+    than F = ``fan_out``. Queries of one parent are put together in blocks, so that its children's vectors are read once
+    per block and not once per query.
+    """
+    device = parents.device
+    order = parents.argsort(stable=True)
+    group, counts = torch.unique_consecutive(parents[order], return_counts=True)
+    blocks = (counts + _BLOCK - 1) // _BLOCK  # of each group
+    number = torch.repeat_interleave(torch.arange(len(group), device=device), counts)
+    rank = torch.arange(len(parents), device=device) - (counts.cumsum(0) - counts)[number]
+    slots = torch.empty_like(order)  # where each query stands among the blocks
+    slots[order] = (blocks.cumsum(0) - blocks)[number] * _BLOCK + rank
+    owners = torch.repeat_interleave(group, blocks)  # T, the parent of each block
+    places = child_start[owners, None] + torch.arange(fan_out, device=device)
+    beyond = places >= child_start[owners + 1, None]
+    places = places.masked_fill(beyond, 0)
+    packed = queries.new_zeros(len(owners) * _BLOCK, queries.shape[1]).index_copy(0, slots, queries)
+    children = functional.embedding(places, vectors.to(queries.dtype))  # (T, F, D)
+    products = torch.bmm(packed.view(len(owners), _BLOCK, -1), children.mT).float()
+    scores = products + biases[places].masked_fill(beyond, -torch.inf)[:, None]
+    return scores.flatten(0, 1).index_select(0, slots)

@@ -1,0 +1,138 @@
+"""Long unordered semantic IDs by optimised product quantisation: every digit codes a subspace of its own.
+
+Shapes: N items, C digits, K codes per digit, D width. Source: RPG (Hou et al. 2025, arXiv 2506.05781, section 3.1).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from genrec.contracts import GenrecError, RunContext
+from genrec.nn.kmeans import squared_distances
+from genrec.nn.product_quantizer import ProductQuantizer, optimised_product_quantizer
+from genrec.semantic_ids import SemanticIds
+from genrec.tokenizers.features import item_features, principal_components
+from genrec.tokenizers.quality import check_levels, clipped_codebook_size, quality_report
+from genrec.tokenizers.result import TokenizerResult
+
+if TYPE_CHECKING:
+    from genrec.data.ragged import Ragged
+
+_TRAINING_SAMPLE = 65_536  # codebooks are fitted to this many items at most
+_BATCH = 65_536  # items encoded at a time
+
+
+@dataclass(kw_only=True)
+class OPQ:
+    """Semantic IDs of ``num_levels`` digits that say different things about an item and have no order.
+
+    ``whiten`` gives every principal component of the features the same variance, as RPG does. An item whose code is
+    taken gets the nearest one that is free, so there is no further digit.
+    """
+
+    num_levels: int = 32
+    codebook_size: int = 256
+    text_dim: int = 96
+    collaborative_dim: int = 64
+    window: int = 3
+    whiten: bool = False
+    max_iters: int = 30
+
+    def __post_init__(self) -> None:
+        check_levels(self.num_levels, self.codebook_size)
+        if self.max_iters < 1:
+            raise GenrecError(f"tokenizer.max_iters must be at least 1, got {self.max_iters}.")
+
+    def fit(self, vectors: np.ndarray, train: Ragged, context: RunContext) -> TokenizerResult:
+        features = item_features(
+            vectors,
+            train,
+            text_dim=self.text_dim,
+            collaborative_dim=self.collaborative_dim,
+            window=self.window,
+            seed=context.seed,
+        )
+        if self.whiten:
+            features = whitened(features)
+        size = clipped_codebook_size(self.codebook_size, self.num_levels, len(features))
+        points = torch.from_numpy(features)
+        quantizer = optimised_product_quantizer(
+            _sample(points, context.seed), self.num_levels, size, seed=context.seed, max_iters=self.max_iters
+        )
+        codes = torch.cat([quantizer.encode(batch) for batch in points.split(_BATCH)])
+        unique = nearest_free_codes(codes.numpy(), points, quantizer)
+        rebuilt = torch.cat([quantizer.decode(batch) for batch in codes.split(_BATCH)]).numpy()
+        codebooks = [codebook.numpy() for codebook in quantizer.codebooks_of_points()]
+        ids = SemanticIds(unique, (size,) * self.num_levels, self.num_levels)
+        return TokenizerResult(ids, quality_report(features, rebuilt, codes.numpy(), codebooks), codebooks)
+
+
+def whitened(features: np.ndarray) -> np.ndarray:
+    """(N, <= D) float32 principal components of features (N, D), each of variance 1; those of noise are left out."""
+    components = principal_components(features - features.mean(axis=0, dtype=np.float64), features.shape[1])
+    deviations = components.std(axis=0, dtype=np.float64)
+    kept = deviations > 1e-4 * deviations.max(initial=0.0)
+    if not kept.any():  # all items alike
+        return components
+    return np.ascontiguousarray(components[:, kept] / deviations[kept], dtype=np.float32)
+
+
+def nearest_free_codes(codes: np.ndarray, points: torch.Tensor, quantizer: ProductQuantizer) -> np.ndarray:
+    """(N, C) codes that no two items share: of equal rows the first keeps it, each other moves to the nearest free one.
+
+    Almost always a single digit changes, to its second nearest code. Raises when there are more items than IDs.
+    """
+    num_codes = quantizer.codebooks.shape[1]
+    if len(codes) > num_codes ** codes.shape[1]:
+        raise GenrecError(
+            f"{len(codes)} items need as many IDs, but {codes.shape[1]} digits of {num_codes} codes name only "
+            f"{num_codes ** codes.shape[1]}. Raise tokenizer.num_levels or tokenizer.codebook_size."
+        )
+    codes = np.array(codes, dtype=np.int64)
+    firsts = np.unique(codes, axis=0, return_index=True)[1]
+    moving = np.setdiff1d(np.arange(len(codes)), firsts)
+    if not len(moving):
+        return codes
+    taken = {row.tobytes() for row in codes[firsts]}
+    parts = quantizer.rotated(points[torch.from_numpy(moving)])  # C, moving items, E
+    pairs = zip(parts, quantizer.codebooks, strict=True)
+    distances = torch.stack([squared_distances(part, codebook) for part, codebook in pairs], dim=1).double().numpy()
+    for item, costs in zip(moving.tolist(), distances, strict=True):
+        codes[item] = _nearest_free(costs, taken)
+        taken.add(codes[item].tobytes())
+    return codes
+
+
+def _nearest_free(costs: np.ndarray, taken: set[bytes]) -> np.ndarray:
+    """The row of codes (C,) of least total cost (C, K) that is not taken.
+
+    Rows are visited in the order of their cost: each is a rank per digit, and what follows it raises the rank of one
+    digit, the last one raised or a later one, so that no row is met twice.
+    """
+    order = np.argsort(costs, axis=1, kind="stable")
+    sorted_costs = np.take_along_axis(costs, order, axis=1)
+    digits = np.arange(len(costs))
+    queue: list[tuple[float, Sequence[int], int]] = [(0.0, (0,) * len(costs), 0)]
+    while True:
+        cost, ranks, last = heapq.heappop(queue)
+        row = order[digits, ranks]
+        if row.tobytes() not in taken:
+            return row
+        for digit in range(last, len(costs)):
+            rank = ranks[digit]
+            if rank + 1 < costs.shape[1]:
+                step = float(sorted_costs[digit, rank + 1] - sorted_costs[digit, rank])
+                heapq.heappush(queue, (cost + step, (*ranks[:digit], rank + 1, *ranks[digit + 1 :]), digit))
+
+
+def _sample(points: torch.Tensor, seed: int) -> torch.Tensor:
+    if len(points) <= _TRAINING_SAMPLE:
+        return points
+    generator = torch.Generator().manual_seed(seed)
+    return points[torch.randperm(len(points), generator=generator)[:_TRAINING_SAMPLE]]

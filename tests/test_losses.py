@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from genrec import losses
+from genrec.contracts import GenrecError
+from genrec.losses import BCE, GBCE, FullCrossEntropy, SampledSoftmax
+
+NUM_ROWS, NUM_ITEMS, WIDTH = 150, 37, 5
+ALL = [FullCrossEntropy(), SampledSoftmax(num_negatives=6), BCE(num_negatives=3), GBCE(num_negatives=6)]
+
+
+def _inputs(dtype: torch.dtype = torch.float32, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(NUM_ROWS, WIDTH, generator=generator, dtype=torch.float64).mul(scale).to(dtype)
+    table = torch.randn(NUM_ITEMS, WIDTH, generator=generator, dtype=torch.float64).to(dtype)
+    targets = torch.randint(NUM_ITEMS, (NUM_ROWS,), generator=generator)
+    return hidden.requires_grad_(), table.requires_grad_(), targets, torch.arange(1.0, NUM_ITEMS + 1)
+
+
+def _gradients(loss: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss * 0.7, leaves)  # an upstream gradient other than 1
+
+
+@pytest.mark.parametrize("few_rows", [1, 7, 48, 1000])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_full_cross_entropy_equals_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tolerance: float, few_rows: int
+) -> None:
+    monkeypatch.setattr(losses, "_FEW_ROWS", few_rows)
+    hidden, table, targets, counts = _inputs(dtype)
+    ours = FullCrossEntropy()(hidden, table, targets, counts)
+    plain = functional.cross_entropy(hidden @ table.T, targets)
+    assert ours.dtype == dtype
+    assert torch.allclose(ours, plain, rtol=0, atol=tolerance)
+    for a, b in zip(_gradients(ours, hidden, table), _gradients(plain, hidden, table), strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=tolerance)
+
+
+def test_full_cross_entropy_against_finite_differences() -> None:
+    hidden, table, targets, counts = _inputs(torch.float64)
+    few = hidden.detach()[:4].requires_grad_()
+    assert torch.autograd.gradcheck(lambda h, t: FullCrossEntropy()(h, t, targets[:4], counts), (few, table))
+
+
+def test_full_cross_entropy_in_bfloat16_stays_near() -> None:
+    hidden, table, targets, counts = _inputs()
+    plain = functional.cross_entropy(hidden @ table.T, targets)
+    expected = _gradients(plain, hidden, table)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = FullCrossEntropy()(hidden, table, targets, counts)
+    assert ours.dtype == torch.float32
+    assert ours.item() == pytest.approx(plain.item(), rel=5e-3)
+    for a, b in zip(_gradients(ours, hidden, table), expected, strict=True):
+        assert a.dtype == torch.float32
+        assert torch.allclose(a, b, rtol=0, atol=0.02 * b.abs().max().item())
+
+
+def test_full_cross_entropy_survives_extreme_logits() -> None:
+    hidden, table, targets, counts = _inputs(scale=1e4)
+    loss = FullCrossEntropy()(hidden, table, targets, counts)
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(gradient).all() for gradient in _gradients(loss, hidden, table))
+
+
+def test_full_cross_entropy_gives_only_the_gradients_asked_for() -> None:
+    hidden, table, targets, counts = _inputs()
+    fixed = FullCrossEntropy()(hidden, table.detach(), targets, counts)
+    (alone,) = _gradients(fixed, hidden)
+    both = _gradients(FullCrossEntropy()(hidden, table, targets, counts), hidden, table)
+    assert torch.equal(alone, both[0])
+    with torch.no_grad():
+        assert torch.equal(FullCrossEntropy()(hidden, table, targets, counts), fixed)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_sampled_softmax_is_cross_entropy_over_target_and_negatives(
+    monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    hidden, table, targets, counts = _inputs(torch.float64)
+    negatives = torch.randint(NUM_ITEMS, (1 if shared else NUM_ROWS, 6), generator=torch.Generator().manual_seed(5))
+    monkeypatch.setattr(losses, "_draw", lambda *_, **__: negatives)
+    ours = SampledSoftmax(num_negatives=6, shared=shared)(hidden, table, targets, counts)
+    rows = []
+    for row, target in enumerate(targets.tolist()):
+        drawn = [item for item in negatives[0 if shared else row].tolist() if item != target]
+        rows.append(-torch.log_softmax(hidden[row] @ table[[target, *drawn]].T, dim=0)[0])
+    plain = torch.stack(rows).mean()
+    assert torch.allclose(ours, plain, atol=1e-10)
+    for a, b in zip(_gradients(ours, hidden, table), _gradients(plain, hidden, table), strict=True):
+        assert torch.allclose(a, b, atol=1e-10)
+
+
+def test_logq_corrects_every_logit_by_its_expected_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Items 0, 1, 2 with chances 1/2, 1/4, 1/4; logits 0; target 0, negatives 1 and 2, n = 2.
+    monkeypatch.setattr(losses, "_draw", lambda *_, **__: torch.tensor([[1, 2]]))
+    loss = SampledSoftmax(num_negatives=2, logq=True, sampling="popularity")
+    given = loss(torch.zeros(1, 4), torch.ones(3, 4), torch.tensor([0]), torch.tensor([2.0, 1.0, 1.0]))
+    # exp(logit) is 1 / (n q): 1 for the target, 2 for each negative.
+    assert given.item() == pytest.approx(math.log(5.0))
+
+
+def test_logq_changes_nothing_under_uniform_sampling() -> None:
+    values = []
+    for logq in (False, True):
+        torch.manual_seed(0)
+        values.append(SampledSoftmax(num_negatives=6, logq=logq)(*_inputs()).item())
+    assert values[0] == values[1]
+
+
+def test_sampling_follows_the_counts() -> None:
+    torch.manual_seed(0)
+    chances = torch.tensor([0.5, 0.0, 0.2, 0.3])
+    drawn = losses._draw(40_000, torch.zeros(3), 4, shared=True, chances=chances)
+    assert drawn.shape == (1, 40_000)
+    assert (torch.bincount(drawn.flatten(), minlength=4) / 40_000).tolist() == pytest.approx(chances.tolist(), abs=0.01)
+    uniform = losses._draw(400, torch.zeros(100), 4, shared=False, chances=None)
+    assert uniform.shape == (100, 400)
+    assert (torch.bincount(uniform.flatten()) / 40_000).tolist() == pytest.approx([0.25] * 4, abs=0.01)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_bce_by_hand(monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
+    # Logits ln 3 for the target 0 (chance 3/4), 0 for item 1 (1/2); the second negative is the target and is left out.
+    monkeypatch.setattr(losses, "_draw", lambda *_, **__: torch.tensor([[1, 0]]))
+    hidden, table = torch.tensor([[1.0, 0.0]]), torch.tensor([[math.log(3.0), 1.0], [0.0, 1.0]])
+    given = BCE(num_negatives=2, shared=shared)(hidden, table, torch.tensor([0]), torch.ones(2))
+    assert given.item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 3)
+
+
+def test_gbce_raises_the_target_to_a_power(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of 5 items, 2 negatives are half of the 4 others: alpha = 1/2, and t = 1/2 gives the power 3/4.
+    monkeypatch.setattr(losses, "_draw", lambda *_, **__: torch.tensor([[1, 2]]))
+    hidden = torch.tensor([[1.0]])
+    table = torch.tensor([[math.log(3.0)], [0.0], [0.0], [9.0], [9.0]])
+    given = GBCE(num_negatives=2, t=0.5)(hidden, table, torch.tensor([0]), torch.ones(5))
+    assert given.item() == pytest.approx((0.75 * math.log(4 / 3) + 2 * math.log(2)) / 3)
+
+
+def test_gbce_at_zero_is_bce() -> None:
+    values = []
+    for loss in (GBCE(num_negatives=6, t=0.0), BCE(num_negatives=6, shared=True)):
+        torch.manual_seed(0)
+        values.append(loss(*_inputs()).item())
+    assert values[0] == pytest.approx(values[1])
+
+
+@pytest.mark.parametrize("loss", ALL, ids=lambda loss: type(loss).__name__)
+def test_every_loss_learns_and_is_float32_under_autocast(loss: Any) -> None:
+    torch.manual_seed(0)
+    hidden, table, targets, counts = _inputs()
+    optimizer = torch.optim.Adam([hidden, table], lr=0.05)
+    values = []
+    for _ in range(60):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = loss(hidden, table, targets, counts)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert value.dtype == torch.float32
+    assert values[-1] < 0.5 * values[0]
+
+
+@pytest.mark.parametrize("loss", ALL, ids=lambda loss: type(loss).__name__)
+def test_same_seed_same_loss(loss: Any) -> None:
+    values = []
+    for _ in range(2):
+        torch.manual_seed(4)
+        values.append(loss(*_inputs()).item())
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: SampledSoftmax(num_negatives=0), "num_negatives must be at least 1"),
+        (lambda: BCE(num_negatives=0), "num_negatives must be at least 1"),
+        (lambda: GBCE(t=1.5), "loss.t must lie in 0..1"),
+        (lambda: SampledSoftmax(sampling="frequency"), "uniform, popularity"),  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_impossible_settings_are_refused(build: Any, message: str) -> None:
+    with pytest.raises(GenrecError, match=message):
+        build()
