@@ -120,7 +120,7 @@ def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
         if prepared.tokenized.codec is not None:
             with atomic_path(folder / prepared.tokenized.codec.name) as unfinished:
                 shutil.copyfile(prepared.tokenized.codec, unfinished)
-    environment = describe_environment(config, prepared)
+    environment = describe_environment(config, prepared, hardware)
     write_json(folder / "environment.json", environment)
 
     _seed(config.seed)  # the weights do not depend on whether a stage was trained or came from the cache
@@ -270,7 +270,8 @@ def load_run(folder: Path, checkpoint: str = "best") -> LoadedRun:
     dataset: Dataset = instantiate(config.data, _convert_="all")
     if get_class(config.model._target_).view == "tokens":
         ids = SemanticIds.load(folder / IDS_FILE)
-        spec = DataSpec(dataset.num_users, dataset.num_items, ids, None, dataset.sequences.train)
+        vectors = _encode(config, dataset, {}) if _needs_vectors(config.model) else None
+        spec = DataSpec(dataset.num_users, dataset.num_items, ids, vectors, dataset.sequences.train)
     else:
         context = RunContext(output_dir=folder, seed=config.seed, progress=False)
         config.baselines = {}
@@ -290,9 +291,11 @@ def load_run(folder: Path, checkpoint: str = "best") -> LoadedRun:
     return LoadedRun(config, dataset, spec, model.eval())
 
 
-def describe_environment(config: DictConfig, prepared: Prepared) -> dict[str, Any]:
+def describe_environment(config: DictConfig, prepared: Prepared, hardware: Any) -> dict[str, Any]:
     """What one needs to know to rerun a result: versions, code state, fingerprints, seed and machine."""
     from importlib.metadata import PackageNotFoundError, version
+
+    import torch
 
     versions = {"genrec": genrec.__version__, "python": platform.python_version()}
     for package in ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "polars", "scikit-learn"):
@@ -304,7 +307,13 @@ def describe_environment(config: DictConfig, prepared: Prepared) -> dict[str, An
         "command": sys.argv,
         "versions": versions,
         "git": git_state(),
-        "host": {"system": platform.platform(), "cpus": os.cpu_count()},
+        "host": {
+            "system": platform.platform(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads() if hardware.num_threads is None else hardware.num_threads,
+            "device": str(hardware.device),
+            "precision": hardware.precision,
+        },
         "seed": config.seed,
         "config_key": config_key(config),
         "data_fingerprint": prepared.dataset.fingerprint,

@@ -21,12 +21,19 @@ from typing import Any
 
 import pytest
 
+from experiments.amazon_beauty import study
+from experiments.speed.__main__ import parse as parse_bench
 from genrec import config as genrec_config
 from genrec.config.command_line import preflight
 from genrec.recommend import parse
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("**/*.md"))]
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted((REPOSITORY / "docs").glob("**/*.md")),
+    *sorted((REPOSITORY / "experiments").glob("*/README.md")),
+]
 RUN = "<!-- run -->"
 TINY = [
     "experiment=quick",
@@ -120,7 +127,7 @@ def test_block_runs(
 @pytest.mark.parametrize("command", CHECKED)
 def test_command_is_valid(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = shlex.split(command)
+    words = shlex.split(command, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         name, _, value = words.pop(0).partition("=")
         monkeypatch.setenv(name, value)
@@ -133,6 +140,8 @@ def program_of(words: list[str]) -> tuple[str, list[str]]:
     """What is run, by one name for a module and its console script, and its arguments."""
     if words[:2] in (["python", "-m"], ["python3", "-m"]):
         words = words[2:]
+    elif words[0] == "python" and words[1].endswith(".py"):
+        words = words[1:]
     program = {"genrec": "genrec.run", "genrec-recommend": "genrec.recommend"}.get(words[0], words[0])
     return program, words[1:]
 
@@ -151,9 +160,16 @@ def check_make(arguments: list[str]) -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     for word in arguments:
         if word.startswith("ARGS="):
-            check_run(shlex.split(word.removeprefix("ARGS=")))
+            check = parse_bench if "bench" in arguments else check_run
+            check(shlex.split(word.removeprefix("ARGS=")))
         elif "=" not in word:
             assert re.search(rf"^{word}:.*## ", makefile, re.M), f"the Makefile has no target {word!r}"
+
+
+def check_study(arguments: list[str]) -> None:
+    options = study.parse(arguments)
+    for recipe in getattr(options, "recipes", []):
+        check_run([f"experiment={recipe}", f"data={options.data}"])
 
 
 def check_pip(arguments: list[str]) -> None:
@@ -176,6 +192,7 @@ def check_installed(module: str) -> Any:
 
 
 CHECKS = {
+    "experiments/amazon_beauty/study.py": check_study,
     "genrec.run": check_run,
     "genrec.recommend": check_recommend,
     "make": check_make,

@@ -8,7 +8,6 @@ import multiprocessing
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from genrec.data.ragged import Ragged
 from genrec.data.splits import LeaveOneOut, RatioPerUser
 from genrec.semantic_ids import SemanticIds
 from genrec.stages import Tokenized, item_vectors, semantic_ids
+from genrec.tokenizers.result import TokenizerResult
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Tokenizer:
             raise KeyboardInterrupt
         codes = np.random.default_rng().permutation(100)[: len(vectors)]
         ids = SemanticIds(np.stack([codes // 10, codes % 10], axis=1), (10, 10), 2)
-        return SimpleNamespace(semantic_ids=ids, report={"unique_share": np.float32(0.5), "num": 3})
+        return TokenizerResult(ids, {"unique_share": 0.5, "num": 3.0}, [])
 
 
 @pytest.fixture

@@ -70,8 +70,8 @@ def rows_of(folder: Path, recipe: str, data: str, seed: int) -> list[Row]:
         "epochs": len(validated),
         "train_minutes": f"{timing['fit'] / 60:.1f}",
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
-        "threads": environment["host"].get("threads", environment["host"]["cpus"]),
-        "precision": run.config.hardware.precision,
+        "threads": environment["host"]["threads"],
+        "precision": environment["host"]["precision"],
         "data_fingerprint": environment["data_fingerprint"],
         "semantic_ids_fingerprint": environment["semantic_ids_fingerprint"] or "",
         "code": (environment["git"].get("commit") or "")[:10],
@@ -166,7 +166,7 @@ def write_table(rows: Sequence[Row], page: Path = README) -> None:
     write_text(page, f"{before}{BEGIN}\n{table(rows)}\n{END}{after}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
     run = actions.add_parser("run", help="train and test recipes")
@@ -176,7 +176,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--outputs", type=Path, default=Path("outputs/amazon"))
     run.add_argument("--override", nargs="*", default=[], help="further overrides, for example hardware.num_threads=1")
     actions.add_parser("table", help="write the table of results.csv into README.md")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
     if options.action == "run":
         for seed in options.seeds:
             for recipe in options.recipes:

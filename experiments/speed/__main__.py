@@ -51,7 +51,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    _quiet()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)  # for everyone, as genrec's trainers do it
     machine = measure_machine(seconds=0.3 if options.quick else 2.0)
@@ -137,4 +136,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    _quiet()  # here, so that calling main() from a test leaves the process as it was
     sys.exit(main())

@@ -103,7 +103,7 @@ def rank_items(scores: Tensor, k: int, seen: Tensor | None = None) -> Recommenda
         values, items = stable_topk(scores, shortest)
         return as_recommendations(items, values, k)
     scores = scores.detach()
-    if scores.untyped_storage().nbytes() < scores.nbytes:  # expanded: rows share their memory
+    if 0 in scores.stride():  # expanded: rows share their memory
         scores = scores.clone()
     # A copy would cost as much as the ranking, so the scores are masked in place and put back: they may be shared.
     places = seen.clamp(min=0)

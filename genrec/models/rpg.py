@@ -31,6 +31,7 @@ class RPG(nn.Module):
     view = "tokens"
     task = Task.RETRIEVAL
     training_mode = "positions"
+    item_vectors_option = "text"  # the key of the config that asks for item vectors
 
     def __init__(
         self,

@@ -6,8 +6,6 @@ D width, R scored targets. Source: Rajput et al. 2023 (arXiv 2305.05065), withou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
@@ -27,11 +25,12 @@ from genrec.contracts import (
     SequenceBatch,
     Task,
 )
-from genrec.decoding.beam import beam_search
+from genrec.decoding.beam import Step, beam_search
 from genrec.decoding.trie import Trie
 from genrec.nn.attention import RecencyBias, group_causal_bias, key_padding_bias
 from genrec.nn.embedding import TokenEmbedding, code_centroids, prefix_tokens
-from genrec.nn.transformer import Decoder, DecoderCache, Encoder, TransformerSize, initialise_t5
+from genrec.nn.serving import evaluating, recent
+from genrec.nn.transformer import CausalStack, Decoder, Encoder, TransformerSize, initialise_t5
 
 
 class Tiger(nn.Module):
@@ -39,6 +38,7 @@ class Tiger(nn.Module):
 
     ``encoder="bidirectional"`` is the paper's: a history is encoded for one target. With ``"causal"`` tokens see
     their own and earlier items only, so that one pass over a sequence serves the targets at all of its positions.
+    ``"none"`` has a decoder only, of ``num_decoder_layers``: each token sees those before it, history and target alike.
     ``normalize`` is the set the softmax of a code runs over: the codes of its level, or the whole vocabulary as in T5.
     """
 
@@ -58,7 +58,7 @@ class Tiger(nn.Module):
         dropout: float = 0.2,
         attention_dropout: float = 0.0,
         max_history: int = 20,
-        encoder: Literal["bidirectional", "causal"] = "causal",
+        encoder: Literal["bidirectional", "causal", "none"] = "causal",
         num_beams: int = 20,
         normalize: Literal["level", "vocabulary"] = "level",
         label_smoothing: float = 0.0,
@@ -69,7 +69,7 @@ class Tiger(nn.Module):
         super().__init__()
         if spec.semantic_ids is None:
             raise GenrecError("Tiger needs semantic IDs and none were given. Choose a tokenizer (tokenizer=rqkmeans).")
-        _check_choice("encoder", encoder, ("bidirectional", "causal"))
+        _check_choice("encoder", encoder, ("bidirectional", "causal", "none"))
         _check_choice("normalize", normalize, ("level", "vocabulary"))
         sizes = {
             "max_history": max_history,
@@ -111,8 +111,9 @@ class Tiger(nn.Module):
             attention_dropout=attention_dropout,
         )
         self.embedding = TokenEmbedding(ids.vocab_size, embedding_dim, tie=tie_embeddings)
-        self.encoder = Encoder(size)
-        self.decoder = Decoder(replace(size, num_layers=num_decoder_layers))
+        self.encoder = Encoder(size) if encoder != "none" else None
+        size_of_decoder = replace(size, num_layers=num_decoder_layers)
+        self.decoder = Decoder(size_of_decoder) if encoder != "none" else CausalStack(size_of_decoder)
         self.recency = RecencyBias(num_heads, self.num_levels, max_history) if self.causal else None
         initialise_t5(self, size)
         self.embedding.reset_parameters(init_std)
@@ -126,8 +127,11 @@ class Tiger(nn.Module):
         count = int(scored.sum())
         if count == 0:
             return Losses(self.embedding.weight.sum() * 0.0, 0)
-        if self.causal and batch.items.shape[1] <= self.max_history:
+        whole = batch.items.shape[1] <= self.max_history
+        if self.causal and whole:
             hidden, items = self._hidden_of_positions(batch, scored)
+        elif self.encoder is None and whole and _continues(batch, scored):
+            hidden, items = self._hidden_of_sequences(batch, scored)
         else:
             hidden, items = self._hidden_of_windows(batch, scored)
         tokens = self.item_tokens[items]
@@ -139,27 +143,28 @@ class Tiger(nn.Module):
     def recommend(self, batch: HistoryBatch, k: int) -> Recommendations:
         """The best k items by beam search over the catalogue's semantic IDs; scores are log-probabilities."""
         self.trie = self.trie.to(self.item_tokens.device)
-        with _evaluating(self):
-            memory, lengths = self._encode(*self._recent(batch.items, batch.lengths))
-            cache = self.decoder.start(memory, self._target_bias(lengths, memory.shape[1]))
-
-            def step(level: int, previous_codes: Tensor | None, parents: Tensor | None) -> Tensor:
-                return self._decode_step(level, previous_codes, parents, cache, len(lengths))
-
+        with evaluating(self):
+            step = self._beginning(*self._recent(batch.items, batch.lengths))
             found = beam_search(
                 step,
                 self.trie,
-                batch_size=len(lengths),
+                batch_size=len(batch.lengths),
                 num_beams=max(self.num_beams, k),
-                device=memory.device,
+                device=self.item_tokens.device,
                 seen=batch.seen,
             )
         return Recommendations(found.items[:, :k], found.scores[:, :k])
 
     def log_prob(self, batch: HistoryBatch, items: Tensor) -> Tensor:
         """Log-probabilities (B, T) of the given items (B, T) by teacher forcing: what beam search approximates."""
-        memory, lengths = self._encode(*self._recent(batch.items, batch.lengths))
-        hidden = self._decode(items, memory, self._target_bias(lengths, memory.shape[1], items.shape[1]))
+        history, lengths = self._recent(batch.items, batch.lengths)
+        if isinstance(self.decoder, CausalStack):
+            rows = torch.arange(len(items), device=items.device).repeat_interleave(items.shape[1])
+            hidden = self._hidden_after(history[rows], lengths[rows], items.flatten())
+            hidden = hidden.view(*items.shape, self.num_levels, -1)
+        else:
+            memory, lengths = self._encode(history, lengths)
+            hidden = self._decode(items, memory, self._target_bias(lengths, memory.shape[1], items.shape[1]))
         codes = self.item_tokens[items] - self.item_tokens.new_tensor([first for first, _ in self.levels])
         scores = [
             self._log_probs(hidden[:, :, level], level).gather(-1, codes[:, :, level, None]).squeeze(-1)
@@ -185,18 +190,38 @@ class Tiger(nn.Module):
     def _hidden_of_windows(self, batch: SequenceBatch, scored: Tensor) -> tuple[Tensor, Tensor]:
         """One history per target, nothing after it visible. Returns (R, C, D) and the R items."""
         rows, positions = scored.nonzero(as_tuple=True)
-        memory, lengths = self._encode(*self._recent(batch.items[rows], positions + 1))
         items = batch.targets[rows, positions]
+        if self.encoder is None:
+            return self._hidden_after(*self._recent(batch.items[rows], positions + 1), items), items
+        memory, lengths = self._encode(*self._recent(batch.items[rows], positions + 1))
         return self._decode(items[:, None], memory, self._target_bias(lengths, memory.shape[1])).squeeze(1), items
 
+    def _hidden_of_sequences(self, batch: SequenceBatch, scored: Tensor) -> tuple[Tensor, Tensor]:
+        """One pass of the decoder alone over the items and the last target. Returns (R, C, D) and the R items."""
+        rows = torch.arange(len(batch.items), device=batch.items.device)
+        last = (batch.lengths - 1).clamp(min=0)
+        items = functional.pad(batch.items, (0, 1))
+        items[rows, batch.lengths] = batch.targets[rows, last].clamp(min=0)
+        hidden = self._read(items)[:, 1:]
+        if bool(scored.all()):
+            return hidden.flatten(0, 1), batch.targets.flatten()
+        return hidden[scored], batch.targets[scored]
+
+    def _hidden_after(self, items: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
+        """The decoder alone over histories (R, L), each followed by one target (R,): (R, C, D) of the targets."""
+        rows = torch.arange(len(items), device=items.device)
+        items = functional.pad(items, (0, 1))
+        items[rows, lengths] = targets
+        return self._read(items)[rows, lengths]
+
+    def _read(self, items: Tensor) -> Tensor:
+        """Items (B, L) through the decoder alone: the hidden states (B, L, C, D) that predict each of their codes."""
+        assert isinstance(self.decoder, CausalStack)
+        inputs = prefix_tokens(self.item_tokens[items].flatten(1), BOS_TOKEN)
+        return self.decoder(self.embedding(inputs)).unflatten(1, (-1, self.num_levels))
+
     def _recent(self, items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """The last ``max_history`` items of each row, filled from the left, no wider than the longest."""
-        kept = lengths.clamp(max=self.max_history)
-        width = max(int(kept.max()), 1) if len(kept) else 1
-        places = (lengths - kept)[:, None] + torch.arange(width, device=items.device)
-        if items.shape[1] == 0:
-            return items.new_zeros(len(items), 1), kept
-        return items.gather(1, places.clamp(max=items.shape[1] - 1)), kept
+        return recent(items, lengths, self.max_history)
 
     def _encode(self, items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Items (B, L) to memory (B, S, D), and the number of items to attend to in each row."""
@@ -206,6 +231,7 @@ class Tiger(nn.Module):
         lengths = lengths.clamp(min=1)  # without any history, one item of padding tokens is what there is to see
         groups = positions.repeat_interleave(self.num_levels)
         bias = group_causal_bias(groups, groups) if self.causal else self._history_bias(lengths, tokens.shape[1])
+        assert self.encoder is not None
         return self.encoder(self.embedding(tokens), bias), lengths
 
     def _history_bias(self, lengths: Tensor, num_tokens: int) -> Tensor | None:
@@ -227,16 +253,28 @@ class Tiger(nn.Module):
         inputs = prefix_tokens(self.item_tokens[items.clamp(min=0)], BOS_TOKEN)
         return self.decoder(self.embedding(inputs), memory, bias)
 
-    def _decode_step(
-        self, level: int, previous_codes: Tensor | None, parents: Tensor | None, cache: DecoderCache, batch_size: int
-    ) -> Tensor:
-        """Log-probabilities (B, beams, K) of the codes of a level, the cache reordered by ``parents`` (B, beams)."""
-        if previous_codes is None or parents is None:
-            tokens = self.item_tokens.new_full((batch_size, 1), BOS_TOKEN)
+    def _beginning(self, items: Tensor, lengths: Tensor) -> Step:
+        """Reads histories (B, L); what it returns gives log-probabilities (B, W, K) of the codes of a level."""
+        first: Tensor | None = None
+        if isinstance(self.decoder, CausalStack):
+            tokens = self.item_tokens[items].flatten(1)
+            tokens = functional.pad(tokens, (1, 0), value=BOS_TOKEN)
+            first, cache = self.decoder.start(self.embedding(tokens), 1 + lengths * self.num_levels)
         else:
-            tokens = previous_codes + self.levels[level - 1][0]
-            cache.reorder(parents)
-        return self._log_probs(self.decoder.step(self.embedding(tokens), cache), level)
+            memory, lengths = self._encode(items, lengths)
+            cache = self.decoder.start(memory, self._target_bias(lengths, memory.shape[1]))
+
+        def step(level: int, previous_codes: Tensor | None, parents: Tensor | None) -> Tensor:
+            if previous_codes is None or parents is None:
+                if first is not None:
+                    return self._log_probs(first[:, None], level)
+                tokens = self.item_tokens.new_full((len(lengths), 1), BOS_TOKEN)
+            else:
+                tokens = previous_codes + self.levels[level - 1][0]
+                cache.reorder(parents)
+            return self._log_probs(self.decoder.step(self.embedding(tokens), cache), level)
+
+        return step
 
     def _log_probs(self, hidden: Tensor, level: int) -> Tensor:
         """(..., D) -> log-probabilities (..., K) of the codes of one level."""
@@ -251,17 +289,13 @@ class Tiger(nn.Module):
         return functional.cross_entropy(logits, tokens - first, label_smoothing=self.label_smoothing)
 
 
+def _continues(batch: SequenceBatch, scored: Tensor) -> bool:
+    """Whether every target but a row's last is the item that follows in its history, as in a sequence."""
+    places = torch.arange(1, batch.items.shape[1], device=batch.items.device)
+    inside = scored[:, :-1] & (places < batch.lengths[:, None])
+    return bool((batch.items[:, 1:] == batch.targets[:, :-1])[inside].all())
+
+
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise GenrecError(f"model.{name} must be one of {', '.join(allowed)}; got {value!r}.")
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Without dropout for the moment, whatever mode the module is in."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)

@@ -7,16 +7,13 @@ shape that broadcasts to (B, H, Q, S); ``MASKED`` in it hides a key. Source: Raf
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from genrec.nn.dropout import Dropout
-
-MASKED = -1e9  # finite, so that a row without any visible key gives numbers rather than nan
+from genrec.nn.packing import MASKED
 
 
 def key_padding_bias(lengths: Tensor, size: int) -> Tensor:
@@ -62,13 +59,14 @@ class RelativePositionBias(nn.Module):
     def forward(self, size: int, first_query: int = 0) -> Tensor:
         """(1, H, size - first_query, size): the bias of the queries from ``first_query`` on for all ``size`` keys."""
         positions = torch.arange(size, device=self.weight.device)
+        return self.of(positions[None, None, :] - positions[None, first_query:, None])
+
+    def of(self, relative: Tensor) -> Tensor:
+        """(B, H, Q, S): the bias for the positions of keys minus those of queries, (B, Q, S)."""
         bucket = relative_position_bucket(
-            positions[None, :] - positions[first_query:, None],
-            bidirectional=self.bidirectional,
-            num_buckets=self.num_buckets,
-            max_distance=self.max_distance,
+            relative, bidirectional=self.bidirectional, num_buckets=self.num_buckets, max_distance=self.max_distance
         )
-        return functional.embedding(bucket, self.weight).permute(2, 0, 1)[None]
+        return functional.embedding(bucket, self.weight).permute(0, 3, 1, 2)
 
 
 class RecencyBias(nn.Module):
@@ -100,60 +98,14 @@ class RecencyBias(nn.Module):
 
 
 def attend(query: Tensor, key_value: Tensor, bias: Tensor | None, dropout: Dropout | None = None) -> Tensor:
-    """softmax(query @ key^T + bias) @ value: queries (B, Q, H, E), keys and values (B, S, 2, H, E) -> (B, Q, H * E)."""
-    if dropout is not None and dropout.active:
-        query, (key, value) = query.transpose(1, 2), key_value.permute(2, 0, 3, 1, 4)
-        scores = query @ key.transpose(-1, -2)
-        weights = dropout(torch.softmax(scores if bias is None else scores + bias, dim=-1))
-        return (weights @ value).transpose(1, 2).flatten(2)
-    needs_gradient = torch.is_grad_enabled() and (query.requires_grad or key_value.requires_grad)
-    if needs_gradient and query.device.type == "cpu":
-        return _ExplicitAttention.apply(query, key_value, bias)  # pyright: ignore[reportReturnType]
-    key, value = key_value.permute(2, 0, 3, 1, 4)
-    out = functional.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=bias, scale=1.0)
-    return out.transpose(1, 2).flatten(2)
+    """softmax(query @ key^T + bias) @ value: queries (B, Q, H, E), keys and values (B, S, 2, H, E) -> (B, Q, H * E).
 
-
-class _ExplicitAttention(torch.autograd.Function):
-    """Attention by batched products, for training on a CPU.
-
-    PyTorch's fused CPU kernel gives no gradient for a bias and, on tens of tokens, is slower than plain products;
-    autograd through plain products copies every operand several times. This copies each once, heads outermost.
+    Training on a CPU goes through ``genrec.nn.sublayers`` instead.
     """
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key_value: Tensor, bias: Tensor | None) -> Tensor:
-        batch, num_queries, heads, width = query.shape
-        query = query.transpose(1, 2).reshape(batch * heads, num_queries, width)
-        keys_values = key_value.permute(2, 0, 3, 1, 4).reshape(2, batch * heads, -1, width)
-        scores = torch.bmm(query, keys_values[0].mT)
-        if bias is not None:
-            scores.view(batch, heads, num_queries, -1).add_(bias)
-        weights = torch.softmax(scores, dim=-1)
-        ctx.save_for_backward(query, keys_values, weights)
-        ctx.shape = (batch, heads)
-        ctx.bias_shape = bias.shape if bias is not None and bias.requires_grad else None
-        out = torch.bmm(weights, keys_values[1])
-        return out.view(batch, heads, num_queries, width).transpose(1, 2).reshape(batch, num_queries, heads * width)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, keys_values, weights = ctx.saved_tensors
-        (batch, heads), (_, num_queries, width) = ctx.shape, query.shape
-        gradient = gradient.view(batch, num_queries, heads, width).transpose(1, 2).reshape(query.shape)
-        of_keys_values = torch.empty_like(keys_values)
-        torch.bmm(weights.mT, gradient, out=of_keys_values[1])
-        of_weights = torch.bmm(gradient, keys_values[1].mT)
-        of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-        torch.bmm(of_scores.mT, query, out=of_keys_values[0])
-        of_query = torch.bmm(of_scores, keys_values[0]).view(batch, heads, num_queries, width).transpose(1, 2)
-        of_bias = None
-        if ctx.bias_shape is not None:
-            of_bias = of_scores.view(batch, heads, num_queries, -1).sum_to_size(ctx.bias_shape)
-        # Contiguous here, once, so that the product that receives it need not copy it twice.
-        of_keys_values = of_keys_values.view(2, batch, heads, -1, width).permute(1, 3, 0, 2, 4).contiguous()
-        return of_query.contiguous(), of_keys_values, of_bias
+    query, (key, value) = query.transpose(1, 2), key_value.permute(2, 0, 3, 1, 4)
+    probability = dropout.p if dropout is not None and dropout.active else 0.0
+    out = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=probability, scale=1.0)
+    return out.transpose(1, 2).flatten(2)
 
 
 class Attention(nn.Module):
@@ -180,15 +132,3 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, keys_values: Tensor, bias: Tensor | None) -> Tensor:
         """``x`` (B, Q, D) attends to ``keys_values`` (B, S, 2, H, E); returns (B, Q, D)."""
         return self.output(attend(self.queries(x), keys_values, bias, self.dropout))
-
-    def step(self, x: Tensor, past: Tensor | None, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Self-attention of one new token per row: ``x`` (R, D), ``past`` (R, P, 2, H, E) of the tokens before it.
-
-        Returns the output (R, D) and the keys and values with those of the new token, (R, P + 1, 2, H, E).
-        """
-        present = self.keys_values(x[:, None])
-        if past is not None:
-            present = torch.cat([past, present], dim=1)
-        key, value = present.permute(2, 0, 3, 1, 4)  # (R, H, P + 1, E) each
-        weights = torch.softmax(self.queries(x)[:, :, None] @ key.mT + bias, dim=-1)
-        return self.output((weights @ value).flatten(1)), present

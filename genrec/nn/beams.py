@@ -16,6 +16,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from genrec.nn.packing import MASKED
 from genrec.nn.sublayers import attention_weights, heads_first, heads_last, normalize
@@ -23,15 +24,19 @@ from genrec.nn.sublayers import attention_weights, heads_first, heads_last, norm
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """The weights of a block in the type of products, those of its norms multiplied in; no ``cross_``: no memory."""
+    """The weights of a block, not copied; those of cross-attention are None in a stack without a memory."""
 
-    projection: Tensor  # (3 * H * E, D): query, key, value
+    epsilon: float
+    norm: Tensor
+    query: Tensor
+    key_value: Tensor
     output: Tensor
-    cross_query: Tensor | None
-    cross_output: Tensor | None
+    feedforward_norm: Tensor
     first: Tensor
     second: Tensor
-    epsilon: float
+    cross_norm: Tensor | None = None
+    cross_query: Tensor | None = None
+    cross_output: Tensor | None = None
 
 
 class PositionBias(Protocol):
@@ -55,29 +60,34 @@ class BeamLayer:
 
     def step(self, x: Tensor, bias: Tensor, cross_bias: Tensor | None) -> Tensor:
         """One token of each beam (B, W, D); biases broadcast to (B, H, W, past tokens) and (B, H, W, S)."""
-        x = self._attend(x, bias)
-        weights = self.weights
-        if self.memory is not None and weights.cross_query is not None and weights.cross_output is not None:
-            normed, _ = normalize(x.flatten(0, 1), weights.epsilon, weights.cross_query.dtype)
-            (query,) = heads_first(torch.mm(normed, weights.cross_query.t()), len(x), 1, self.num_heads)
-            x = self._add_attention(x, query, self.memory, cross_bias, weights.cross_output)
+        x, own = self._attend(x, bias), self.weights
+        if self.memory is not None and own.cross_norm is not None:
+            assert own.cross_query is not None and own.cross_output is not None
+            query = functional.linear(self._normed(x, own.cross_norm), own.cross_query)
+            x = self._add_attention(x, query, self.memory, cross_bias, own.cross_output)
         return self._feed(x)
 
     def _attend(self, x: Tensor, bias: Tensor) -> Tensor:
-        normed, _ = normalize(x.flatten(0, 1), self.weights.epsilon, self.weights.projection.dtype)
-        split = heads_first(torch.mm(normed, self.weights.projection.t()), len(x), 3, self.num_heads)
-        self.past = split[1:] if self.past is None else torch.cat([self.past, split[1:]], dim=2)
-        return self._add_attention(x, split[0], self.past, bias, self.weights.output)
+        own = self.weights
+        normed = self._normed(x, own.norm)
+        new = heads_first(functional.linear(normed, own.key_value), len(x), 2, self.num_heads)
+        self.past = new if self.past is None else torch.cat([self.past, new], dim=2)
+        return self._add_attention(x, functional.linear(normed, own.query), self.past, bias, own.output)
 
     def _add_attention(self, x: Tensor, query: Tensor, pair: Tensor, bias: Tensor | None, output: Tensor) -> Tensor:
-        weights, _ = attention_weights(query, pair[0], bias, self.num_heads, None)
+        (queries,) = heads_first(query, len(x), 1, self.num_heads)
+        weights, _ = attention_weights(queries, pair[0], bias, self.num_heads, None)
         joined = heads_last(torch.bmm(weights, pair[1])[None], len(x))
-        return x + torch.mm(joined, output.t()).view_as(x)
+        return x + functional.linear(joined, output).to(x.dtype).view_as(x)
 
     def _feed(self, x: Tensor) -> Tensor:
-        normed, _ = normalize(x.flatten(0, 1), self.weights.epsilon, self.weights.first.dtype)
-        hidden = torch.mm(normed, self.weights.first.t()).relu_()
-        return x + torch.mm(hidden, self.weights.second.t()).view_as(x)
+        own = self.weights
+        hidden = functional.linear(self._normed(x, own.feedforward_norm), own.first).relu_()
+        return x + functional.linear(hidden, own.second).to(x.dtype).view_as(x)
+
+    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
+        normed, _ = normalize(x.flatten(0, 1), self.weights.epsilon, x.dtype)
+        return normed.mul_(weight)
 
 
 class BeamCache:

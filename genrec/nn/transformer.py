@@ -6,7 +6,7 @@ Equal to ``transformers.T5Model`` on the same weights (a test). Source: Raffel e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genrec.nn.attention import Attention, RecencyBias, RelativePositionBias, group_causal_bias
+from genrec.nn.beams import BeamCache, BeamLayer, BlockWeights
 from genrec.nn.dropout import Dropout
+from genrec.nn.packing import block_diagonal, dividing_rows_of_window, pad_rows, rows_of_window
+from genrec.nn.sublayers import (
+    cross_attention_sublayer,
+    feedforward_sublayer,
+    heads_first,
+    product_type,
+    replaces_autograd,
+    self_attention_sublayer,
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,8 @@ class FeedForward(nn.Module):
         return out if scale == 1.0 else out * scale
 
 
-class EncoderBlock(nn.Module):
-    """Self-attention, then feed-forward, each normalised before and added to its input."""
+class Block(nn.Module):
+    """What blocks of both stacks have: self-attention and feed-forward, each normalised before and added."""
 
     def __init__(self, size: TransformerSize) -> None:
         super().__init__()
@@ -68,90 +78,110 @@ class EncoderBlock(nn.Module):
         self.feedforward = FeedForward(size)
         self.dropout = Dropout(size.dropout)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+    def attend(self, x: Tensor, bias: Tensor) -> Tensor:
+        """``x`` (B, S, D) plus its attention to itself."""
+        layer = self.attention
+        if replaces_autograd(x):
+            return self_attention_sublayer(
+                x,
+                self.attention_norm.weight,
+                layer.query.weight,
+                layer.key_value.weight,
+                layer.output.weight,
+                bias,
+                num_heads=layer.num_heads,
+                epsilon=self.attention_norm.epsilon,
+                weights=layer.dropout,
+                dropout=self.dropout,
+            )
         normed = self.attention_norm(x)
-        x = self.dropout.add(x, self.attention(normed, self.attention.keys_values(normed), bias))
-        return self.dropout.add(x, self.feedforward(self.feedforward_norm(x)))
+        return self.dropout.add(x, layer(normed, layer.keys_values(normed), bias))
+
+    def feed(self, x: Tensor) -> Tensor:
+        """``x`` (..., D) plus the feed-forward layer of it."""
+        layer = self.feedforward
+        if replaces_autograd(x):
+            return feedforward_sublayer(
+                x,
+                self.feedforward_norm.weight,
+                layer.input.weight,
+                layer.output.weight,
+                epsilon=self.feedforward_norm.epsilon,
+                hidden=layer.dropout,
+                output=self.dropout,
+            )
+        return self.dropout.add(x, layer(self.feedforward_norm(x)))
+
+
+class EncoderBlock(Block):
+    """Self-attention, then feed-forward."""
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        return self.feed(self.attend(x, bias))
 
 
 class Encoder(nn.Module):
     """History tokens to memory; the caller's bias says which tokens see which."""
 
-    def __init__(self, size: TransformerSize) -> None:
+    def __init__(self, size: TransformerSize, *, bidirectional: bool = True) -> None:
         super().__init__()
-        self.position_bias = RelativePositionBias(size.num_heads, bidirectional=True)
+        self.position_bias = RelativePositionBias(size.num_heads, bidirectional=bidirectional)
         self.blocks = nn.ModuleList(EncoderBlock(size) for _ in range(size.num_layers))
         self.norm = RMSNorm(size.embedding_dim)
         self.dropout = Dropout(size.dropout)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """``x`` (B, S, D), a bias that broadcasts to (B, H, S, S) or None (all tokens see all); returns (B, S, D)."""
-        x = self.dropout(x)
-        positions = self.position_bias(x.shape[1])
+        rows, length, _ = x.shape
+        positions = self.position_bias(length)
         total = positions if bias is None else positions + bias
+        if replaces_autograd(x):
+            window = min(rows_of_window(length), rows)
+            x = pad_rows(x, window).reshape(-1, window * length, x.shape[2])
+            total = block_diagonal(total, window)
+        x = self.dropout(x)
         for block in self.blocks:
             x = block(x, total)
-        return self.dropout(self.norm(x))
+        return self.dropout(self.norm(x)).view(-1, length, x.shape[2])[:rows]
 
 
-class DecoderBlock(nn.Module):
+class DecoderBlock(Block):
     """Self-attention within a target, cross-attention to the history, feed-forward."""
 
     def __init__(self, size: TransformerSize) -> None:
-        super().__init__()
-        sizes = (size.embedding_dim, size.num_heads, size.head_dim, size.attention_dropout)
-        self.attention_norm = RMSNorm(size.embedding_dim)
-        self.attention = Attention(*sizes)
+        super().__init__(size)
         self.cross_norm = RMSNorm(size.embedding_dim)
-        self.cross = Attention(*sizes)
-        self.feedforward_norm = RMSNorm(size.embedding_dim)
-        self.feedforward = FeedForward(size)
-        self.dropout = Dropout(size.dropout)
+        self.cross = Attention(size.embedding_dim, size.num_heads, size.head_dim, size.attention_dropout)
 
     def forward(self, x: Tensor, memory: Tensor, bias: Tensor, cross_bias: Tensor | None) -> Tensor:
-        """``x`` (B, T, C, D): self-attention stays within each of the T targets, which share one memory (B, S, D)."""
-        normed = self.attention_norm(x).flatten(0, 1)
-        inside = self.attention(normed, self.attention.keys_values(normed), bias)
-        x = self.dropout.add(x, inside.view_as(x))
-        across = self.cross(self.cross_norm(x).flatten(1, 2), self.cross.keys_values(memory), cross_bias)
-        x = self.dropout.add(x, across.view_as(x))
-        return self.dropout.add(x, self.feedforward(self.feedforward_norm(x)))
+        """``x`` (B, Q, D), ``memory`` (B, S, D), the bias of self-attention for groups of tokens (1, H, P, P).
 
-    def step(
-        self, x: Tensor, past: Tensor | None, bias: Tensor, keys_values: Tensor, cross_bias: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """One token for each beam of each row, ``x`` (B, beams, D): beams are the queries of one cross-attention."""
-        inside, present = self.attention.step(self.attention_norm(x).flatten(0, 1), past, bias)
-        x = x + inside.view_as(x)
-        x = x + self.cross(self.cross_norm(x), keys_values, cross_bias)
-        return x + self.feedforward(self.feedforward_norm(x)), present
+        P divides B * Q or, where it does not, the last group is filled up; self-attention stays within a group.
+        """
+        shape, size = x.shape, bias.shape[-1]
+        groups = pad_rows(x.flatten(0, 1), size).view(-1, size, shape[2])
+        x = self.attend(groups, bias).view(-1, shape[2])
+        x = (x if len(x) == shape[0] * shape[1] else x[: shape[0] * shape[1]]).view(shape)
+        return self.feed(self.look(x, memory, cross_bias))
 
-
-@dataclass
-class DecoderCache:
-    """What decoding keeps of a batch: the history's keys and values per layer, and those of the tokens so far.
-
-    ``memory`` holds (B, S, 2, H, E), computed once per row and never per beam; ``past`` holds (B * beams, P, 2, H, E).
-    ``cross_bias`` broadcasts to (B, H, 1, S), or holds a row for each of the C tokens, (B, H, C, S).
-    """
-
-    memory: list[Tensor]
-    cross_bias: Tensor | None
-    past: list[Tensor] = field(default_factory=list)
-    num_tokens: int = 0
-
-    @property
-    def bias_of_next(self) -> Tensor | None:
-        """The cross-attention bias of the token that comes next, where each token of a target has its own."""
-        bias = self.cross_bias
-        return bias if bias is None or bias.shape[2] == 1 else bias[:, :, self.num_tokens, None]
-
-    def reorder(self, parents: Tensor) -> None:
-        """Row b's beam i continues what was its beam ``parents[b, i]``."""
-        batch_size = len(parents)
-        beams = self.past[0].shape[0] // batch_size
-        rows = (parents + beams * torch.arange(batch_size, device=parents.device)[:, None]).flatten()
-        self.past = [past.index_select(0, rows) for past in self.past]
+    def look(self, x: Tensor, memory: Tensor, bias: Tensor | None) -> Tensor:
+        """``x`` (B, Q, D) plus its attention to ``memory`` (B, S, D)."""
+        layer = self.cross
+        if replaces_autograd(x):
+            return cross_attention_sublayer(
+                x,
+                memory,
+                self.cross_norm.weight,
+                layer.query.weight,
+                layer.key_value.weight,
+                layer.output.weight,
+                bias,
+                num_heads=layer.num_heads,
+                epsilon=self.cross_norm.epsilon,
+                weights=layer.dropout,
+                dropout=self.dropout,
+            )
+        return self.dropout.add(x, layer(self.cross_norm(x), layer.keys_values(memory), bias))
 
 
 class Decoder(nn.Module):
@@ -165,31 +195,90 @@ class Decoder(nn.Module):
         self.dropout = Dropout(size.dropout)
 
     def forward(self, x: Tensor, memory: Tensor, cross_bias: Tensor | None = None) -> Tensor:
-        """``x`` (B, T, C, D), ``memory`` (B, S, D), a bias that broadcasts to (B, H, T * C, S) -> (B, T, C, D)."""
+        """``x`` (B, T, C, D), ``memory`` (B, S, D), a bias that broadcasts to (B, H, T * C, S) -> (B, T, C, D).
+
+        Self-attention stays within each of the T targets, which share one memory.
+        """
+        (rows, targets, codes, width), keys = x.shape, memory.shape[1]
+        places = torch.arange(codes, device=x.device)
+        bias = self.position_bias(codes) + group_causal_bias(places, places)
+        x = x.flatten(1, 2)
+        if replaces_autograd(x):
+            window = min(rows_of_window(keys), rows)
+            x = pad_rows(x, window).reshape(-1, window * targets * codes, width)
+            memory = pad_rows(memory, window).reshape(-1, window * keys, width)
+            if window > 1:
+                of_rows = bias.new_zeros(1, 1, 1, keys) if cross_bias is None else cross_bias
+                cross_bias = block_diagonal(of_rows.expand(-1, -1, targets * codes, -1), window)
+            num_targets = x.shape[0] * x.shape[1] // codes
+            bias = block_diagonal(bias, min(dividing_rows_of_window(codes, num_targets), num_targets))
         x = self.dropout(x)
-        places = torch.arange(x.shape[2], device=x.device)
-        bias = self.position_bias(x.shape[2]) + group_causal_bias(places, places)
         for block in self.blocks:
             x = block(x, memory, bias, cross_bias)
-        return self.dropout(self.norm(x))
+        return self.dropout(self.norm(x)).view(-1, targets, codes, width)[:rows]
 
-    @property
-    def _blocks(self) -> list[DecoderBlock]:
-        return cast("list[DecoderBlock]", self.blocks)
+    def start(self, memory: Tensor, bias: Tensor | None) -> BeamCache:
+        """What decoding keeps of a batch of histories, ``memory`` (B, S, D), none of whose targets has a token yet."""
+        rows = len(memory)
+        memory = memory.flatten(0, 1).to(product_type(memory))
+        layers = []
+        for block in cast("list[DecoderBlock]", self.blocks):
+            layer = BeamLayer(block_weights(block), block.attention.num_heads)
+            layer.memory = heads_first(block.cross.key_value(memory), rows, 2, block.cross.num_heads)
+            layers.append(layer)
+        return BeamCache(layers, self.position_bias, rows, memory.device, cross_bias=bias)
 
-    def start(self, memory: Tensor, cross_bias: Tensor | None) -> DecoderCache:
-        return DecoderCache([block.cross.keys_values(memory) for block in self._blocks], cross_bias)
+    def step(self, x: Tensor, cache: BeamCache) -> Tensor:
+        """The hidden states (B, W, D) of the next token (B, W, D) of each beam, which joins the cache."""
+        return self.norm(cache.step(x))
 
-    def step(self, x: Tensor, cache: DecoderCache) -> Tensor:
-        """The hidden states (B, beams, D) of the next token of each beam, whose keys and values join the cache."""
-        bias = self.position_bias(cache.num_tokens + 1, first_query=cache.num_tokens)
-        presents = []
-        for layer, block in enumerate(self._blocks):
-            past = cache.past[layer] if cache.past else None
-            x, present = block.step(x, past, bias, cache.memory[layer], cache.bias_of_next)
-            presents.append(present)
-        cache.past, cache.num_tokens = presents, cache.num_tokens + 1
-        return self.norm(x)
+
+class CausalStack(Encoder):
+    """Self-attention of each token to itself and those before it: a decoder that reads histories by itself."""
+
+    def __init__(self, size: TransformerSize) -> None:
+        super().__init__(size, bidirectional=False)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``x`` (B, S, D) filled from the left, so that padding on the right needs no mask; returns (B, S, D)."""
+        places = torch.arange(x.shape[1], device=x.device)
+        causal = group_causal_bias(places, places)
+        return super().forward(x, causal if bias is None else causal + bias)
+
+    def start(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, BeamCache]:
+        """The hidden states (B, D) of the last tokens of histories (B, S, D), and what decoding keeps of them."""
+        rows, length, _ = x.shape
+        places = torch.arange(length, device=x.device)
+        bias = self.position_bias(length) + group_causal_bias(places, places)
+        layers = []
+        for block in cast("list[EncoderBlock]", self.blocks):
+            layer = BeamLayer(block_weights(block), block.attention.num_heads)
+            x = layer.read(x, bias)
+            layers.append(layer)
+        cache = BeamCache(layers, self.position_bias, rows, x.device, lengths=lengths)
+        return self.norm(x[torch.arange(rows, device=x.device), lengths - 1]), cache
+
+    def step(self, x: Tensor, cache: BeamCache) -> Tensor:
+        """The hidden states (B, W, D) of the next token (B, W, D) of each beam, which joins the cache."""
+        return self.norm(cache.step(x))
+
+
+def block_weights(block: EncoderBlock | DecoderBlock) -> BlockWeights:
+    """A block's weights as decoding wants them."""
+    cross = block.cross if isinstance(block, DecoderBlock) else None
+    return BlockWeights(
+        epsilon=block.attention_norm.epsilon,
+        norm=block.attention_norm.weight,
+        query=block.attention.query.weight,
+        key_value=block.attention.key_value.weight,
+        output=block.attention.output.weight,
+        feedforward_norm=block.feedforward_norm.weight,
+        first=block.feedforward.input.weight,
+        second=block.feedforward.output.weight,
+        cross_norm=block.cross_norm.weight if isinstance(block, DecoderBlock) else None,
+        cross_query=cross.query.weight if cross is not None else None,
+        cross_output=cross.output.weight if cross is not None else None,
+    )
 
 
 def initialise_t5(module: nn.Module, size: TransformerSize) -> None:

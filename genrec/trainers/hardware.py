@@ -14,7 +14,7 @@ from genrec.contracts import GenrecError
 logger = logging.getLogger("genrec.trainers")
 
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
+_PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed", "64-true")
 _OLD_PRECISIONS = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}
 
 
@@ -23,7 +23,8 @@ class Hardware:
     """The machine side of a run.
 
     ``devices`` is 1, what a run can use so far ("auto" is read as 1); ``precision`` a Lightning name (16, 32 and 64 of
-    older code are understood); ``num_threads`` CPU threads, None for torch's choice; ``deterministic`` True, False or
+    older code are understood), or "auto": bf16-mixed where the machine multiplies bfloat16 faster, else 32-true.
+    ``num_threads`` CPU threads, None for torch's choice; ``deterministic`` True, False or
     "warn" (deterministic where a kernel exists); ``compile`` runs the loss through torch.compile; ``gpus`` is the name
     older code used for ``accelerator`` and ``devices`` together (0 means CPU).
     """
@@ -54,6 +55,9 @@ class Hardware:
             raise GenrecError(
                 f"hardware.accelerator={self.accelerator!r} is not known. Choose one of {', '.join(_ACCELERATORS)}."
             )
+        if self.precision == "auto":
+            self.precision = "bf16-mixed" if fast_bfloat16(self.device) else "32-true"
+            logger.info("hardware.precision=auto is %s on this machine.", self.precision)
         if self.num_threads is not None and self.num_threads < 1:
             raise GenrecError(f"hardware.num_threads={self.num_threads}: give 1 or more, or null for torch's choice.")
         if str(self.devices) not in ("1", "auto"):
@@ -102,3 +106,10 @@ class Hardware:
             "strategy": self.strategy,
             "deterministic": self.deterministic,
         }
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 are faster than those of float32: GPUs since Ampere, CPUs with AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())

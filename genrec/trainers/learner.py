@@ -137,6 +137,18 @@ class Learner(pl.LightningModule):
             group["lr"] = group["initial_lr"] * factor
         optimizer.step(closure=optimizer_closure)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Lightning refuses to clip for a fused optimizer in mixed precision. Only a gradient scaler has to be asked.
+        if gradient_clip_val is not None and getattr(self.trainer.precision_plugin, "scaler", None) is None:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.step_in_epoch += 1
         step = self.trainer.global_step
@@ -151,7 +163,7 @@ class Learner(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         build = self.policy.context.optimizer or functools.partial(
-            torch.optim.AdamW, lr=DEFAULT_LR, weight_decay=DEFAULT_WEIGHT_DECAY
+            torch.optim.AdamW, lr=DEFAULT_LR, weight_decay=DEFAULT_WEIGHT_DECAY, fused=True
         )
         optimizer = build(parameter_groups(self.model, decay_embeddings=self.policy.decay_embeddings))
         for group in optimizer.param_groups:

@@ -88,3 +88,11 @@ def test_rank_rows_leaves_shared_scores_alone_and_equals_rank_items() -> None:
             found = rank_rows(score_rows, num_rows=3, num_items=50, k=10, seen=seen, max_scores=most)
             assert torch.equal(found.items, expected.items) and torch.equal(found.scores, expected.scores)
     assert torch.equal(shared, kept[0]) and torch.equal(table, kept[1])
+
+
+def test_rows_that_share_their_memory_are_masked_one_by_one() -> None:
+    """Part of a longer row, repeated: there is as much memory as three rows would need, yet it is one."""
+    scores = torch.arange(12.0)[:4].expand(3, -1)
+    found = rank_items(scores, 2, torch.tensor([[3], [2], [IGNORE]]))
+    assert found.items.tolist() == [[2, 1], [3, 1], [3, 2]]
+    assert scores.tolist() == [[0.0, 1.0, 2.0, 3.0]] * 3

@@ -20,7 +20,7 @@ from tests.models.contract import RetrievalContract
 
 NUM_ITEMS = 120
 SIZES = (6, 6, 6, 3)
-ENCODERS = ["bidirectional", "causal"]
+ENCODERS = ["bidirectional", "causal", "none"]
 TINY: dict[str, Any] = {
     "embedding_dim": 16,
     "num_layers": 2,
@@ -40,6 +40,10 @@ class TestTigerCausal(RetrievalContract):
     def build(self, spec: DataSpec, max_history: int) -> nn.Module:
         changes = {**TINY, "max_history": max_history, "num_beams": NUM_ITEMS, "encoder": self.ENCODER}
         return Tiger(spec, **changes)
+
+
+class TestTigerDecoderOnly(TestTigerCausal):
+    ENCODER = "none"
 
 
 class TestTigerBidirectional(TestTigerCausal):
@@ -117,6 +121,48 @@ def test_one_pass_gradient_equals_that_of_windows() -> None:
         torch.testing.assert_close(weight.grad, one_pass[name], rtol=1e-4, atol=1e-6)
 
 
+def test_decoder_only_gradient_of_one_pass_equals_that_of_windows() -> None:
+    """Sequences whose targets are the items that follow, several of a row scored, rows of unequal length."""
+    model = _tiger("none", dropout=0.0)
+    items = _history([6, 4, 5]).items
+    lengths = torch.tensor([6, 4, 5])
+    targets = functional.pad(items[:, 1:], (0, 1))
+    targets[torch.arange(3), lengths - 1] = torch.tensor([7, 8, 9])
+    places = torch.arange(6)
+    targets = targets.masked_fill((places >= lengths[:, None]) | (places < torch.tensor([[2], [0], [3]])), IGNORE)
+    batch = SequenceBatch(torch.arange(3), items, lengths, targets)
+    one_pass = model.loss(batch)
+    one_pass.total.backward()
+    expected = {name: weight.grad for name, weight in model.named_parameters()}
+    model.zero_grad()
+    hidden, chosen = model._hidden_of_windows(batch, targets != IGNORE)
+    tokens = model.item_tokens[chosen]
+    loss = torch.stack([model._level_loss(hidden[:, c], tokens[:, c], c) for c in range(4)]).sum()
+    loss.backward()
+    assert one_pass.count == 4 + 4 + 2
+    torch.testing.assert_close(one_pass.total, loss, rtol=1e-5, atol=1e-6)
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(weight.grad, expected[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_half_precision_products_stay_close(encoder: str) -> None:
+    """Under autocast the loss and its gradient are those of single precision, but for rounding."""
+    model, batch = _tiger(encoder, dropout=0.0, embedding_dim=32), _sequences([6, 4, 2])
+    results = []
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss = model.loss(batch).total
+        loss.backward()
+        gradient = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+        results.append((loss, gradient))
+    (exact, exact_gradient), (rough, rough_gradient) = results
+    assert rough.dtype == torch.float32
+    assert rough.item() == pytest.approx(exact.item(), rel=1e-2)
+    assert functional.cosine_similarity(exact_gradient, rough_gradient, dim=0) > 0.99
+
+
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_rows_longer_than_max_history_use_the_last_items(encoder: str) -> None:
     model = _tiger(encoder).eval()
@@ -145,15 +191,21 @@ def test_beam_of_the_whole_catalogue_equals_exhaustive_scoring(encoder: str, nor
 def _reference_beam(model: Tiger, items: Tensor, num_beams: int) -> list[int]:
     """Plain Python, no cache and no trie: prefixes of real items, the best ``num_beams`` kept at each level."""
     codes = [tuple(row) for row in (model.item_tokens[:-1]).tolist()]
-    memory, lengths = model._encode(items[None], torch.tensor([len(items)]))
-    cross = model._target_bias(lengths, memory.shape[1])
+    told = model.item_tokens[items].flatten().tolist()
+    memory, cross = None, None
+    if model.encoder is not None:
+        memory, lengths = model._encode(items[None], torch.tensor([len(items)]))
+        cross = model._target_bias(lengths, memory.shape[1])
     beams: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     for level in range(4):
         grown = []
         for score, prefix in beams:
-            tokens = torch.tensor([[[BOS_TOKEN, *prefix]]])
-            bias = None if cross is None or cross.shape[2] == 1 else cross[:, :, : level + 1]
-            hidden = model.decoder(model.embedding(tokens), memory, bias)[0, 0, -1]
+            if memory is None:
+                hidden = model.decoder(model.embedding(torch.tensor([[BOS_TOKEN, *told, *prefix]])))[0, -1]
+            else:
+                tokens = torch.tensor([[[BOS_TOKEN, *prefix]]])
+                bias = None if cross is None or cross.shape[2] == 1 else cross[:, :, : level + 1]
+                hidden = model.decoder(model.embedding(tokens), memory, bias)[0, 0, -1]
             log_probs = model._log_probs(hidden, level)
             for token in {code[level] for code in codes if code[:level] == prefix}:
                 grown.append((score + log_probs[token - model.levels[level][0]].item(), (*prefix, token)))
@@ -214,6 +266,8 @@ def test_causal_encoder_sees_its_own_item_whole_and_no_later_one() -> None:
     tokens[0, 3] = BOS_TOKEN
     vectors = model.embedding(tokens)
     groups = torch.arange(4).repeat_interleave(4)
+    assert model.encoder is not None
+    assert model.encoder is not None
     other = model.encoder(vectors, group_causal_bias(groups, groups))
     assert (other[0, 0] - before[0, 0]).abs().max() > 1e-3
 
@@ -275,7 +329,7 @@ def test_recommend_leaves_the_mode_and_drops_nothing() -> None:
     model = _tiger(dropout=0.5)
     batch = _history([4, 2])
     first = model.recommend(batch, 5)
-    assert model.training and model.encoder.dropout.training
+    assert model.training and model.decoder.dropout.training
     assert torch.equal(first.scores, model.eval().recommend(batch, 5).scores)
     assert not model.training
 

@@ -28,7 +28,7 @@ def build(spec: DataSpec | None = None, **changes) -> TigerItem:
     model = TigerItem(spec or ring_spec(), **{**SMALL, "max_history": 6, **changes})
     with torch.no_grad():  # prefixes start without effect; give them one
         for output in model.prefix_outputs:
-            output.weight.normal_(std=0.3)
+            torch.nn.init.normal_(output.get_parameter("weight"), std=0.3)
         for bias in model.biases:
             bias.normal_(std=0.3)
     return model.eval()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genrec.nn.dropout import Dropout, keep_mask
+from genrec.nn.dropout import Dropout, mask_slice
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
@@ -17,7 +17,7 @@ def test_share_dropped_and_mean_kept(p: float) -> None:
 
 def test_masks_of_rows_columns_and_calls_are_unrelated() -> None:
     torch.manual_seed(0)
-    first, second = (keep_mask(torch.Size([400, 400]), 0.5).double() - 0.5 for _ in range(2))
+    first, second = (mask_slice(torch.Size([400, 400]), 0.5, torch.float64, 1.0) - 0.5 for _ in range(2))
     shifted = (first[1:], first[:-1]), (first[:, 1:], first[:, :-1]), (first[:, 4:], first[:, :-4])
     for a, b in ((first, second), *shifted):
         assert abs((a * b).mean().item() * 4) < 0.015  # six standard errors
@@ -80,3 +80,22 @@ def test_relu_and_factor_are_dropout_of_relu() -> None:
     torch.testing.assert_close(*values)
     torch.testing.assert_close(*gradients)
     assert 0.55 < (values[0] == 0).float().mean().item() < 0.75  # half by relu, 0.3 of the rest
+
+
+def test_a_mask_larger_than_the_bank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genrec.nn.dropout._LARGEST_SLICE", 1000)
+    mask = mask_slice(torch.Size([70, 50]), 0.25, torch.float32, 2.0)
+    assert mask.shape == (70, 50)
+    assert mask.unique().tolist() == [0.0, 2.0]
+    assert (mask == 0).double().mean().item() == pytest.approx(0.25, abs=0.04)
+
+
+def test_a_mask_of_nothing() -> None:
+    assert Dropout(0.5)(torch.ones(0, 3)).shape == (0, 3)
+
+
+def test_half_precision_masks_are_exact() -> None:
+    dropout = Dropout(0.1)
+    assert dropout.kept(torch.Size([1000]), torch.bfloat16).unique().tolist() == [0.0, 1.0]
+    assert dropout.scale == pytest.approx(1 / 0.9, rel=1e-4)
+    assert dropout.eval().scale == 1.0

@@ -58,3 +58,9 @@ def test_evaluation_runs_in_training_s_precision() -> None:
 def test_impossible_numbers_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(GenrecError, match=f"hardware.{next(iter(options))}="):
         Hardware(**options)
+
+
+@pytest.mark.parametrize(("fast", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_automatic_precision_is_bfloat16_where_it_is_fast(fast: bool, expected: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: fast)
+    assert Hardware(accelerator="cpu", precision="auto").precision == expected

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from trainer_toys import toy_model
+from trainer_toys import toy_context, toy_model, toy_view
 
+from genrec.trainers.hardware import Hardware
 from genrec.trainers.learner import EpochLoader, parameter_groups
+from genrec.trainers.simple import SimpleTrainer
 
 PLAN: Any = list(range(10))
 
@@ -50,3 +54,19 @@ def test_an_error_while_cutting_ahead_is_raised() -> None:
 
     with pytest.raises(ZeroDivisionError):
         list(EpochLoader(Failing(), ahead=True))
+
+
+def test_gradients_are_clipped_for_a_fused_optimizer_in_mixed_precision(tmp_path: Path) -> None:
+    """With a bound of almost nothing and plain SGD, the weights hardly move."""
+    moved = {}
+    for bound in (1e-6, None):
+        model = toy_model()
+        before = model.items.weight.detach().clone()
+        context = toy_context(
+            tmp_path / str(bound),
+            hardware=Hardware(accelerator="cpu", precision="bf16-mixed"),
+            optimizer=functools.partial(torch.optim.SGD, lr=1.0, fused=True),
+        )
+        SimpleTrainer(max_epochs=1, batch_size=64, gradient_clip_norm=bound).fit(model, toy_view(), context)
+        moved[bound] = float((model.items.weight.detach() - before).norm())
+    assert 0 < moved[1e-6] < 1e-4 < 1e-2 < moved[None]

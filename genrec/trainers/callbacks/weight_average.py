@@ -46,7 +46,7 @@ class WeightAverage(pl.Callback):
             return
         self._step = step
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.average, _weights(pl_module), 1 - decay)
+        torch._foreach_lerp_(self.average, _weights(pl_module), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         weights = _weights(pl_module)
@@ -73,4 +73,4 @@ def _weights(module: pl.LightningModule) -> list[Tensor]:
 
 @torch.no_grad()
 def _copy(source: list[Tensor], target: list[Tensor]) -> None:
-    torch._foreach_copy_(target, source)
+    torch._foreach_copy_(target, source)  # pyright: ignore[reportPrivateImportUsage]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -20,6 +20,8 @@ from genrec.trainers.simple import SimpleTrainer
 class Watched(SimpleTrainer):
     """Notes the weights after every optimizer step, in the order of the steps."""
 
+    noted: ClassVar[list[torch.Tensor]]
+
     def after_batch(self, learner: Any, *, stepped: bool) -> None:
         super().after_batch(learner, stepped=stepped)
         if stepped:
@@ -28,7 +30,7 @@ class Watched(SimpleTrainer):
 
 def test_average_is_that_of_the_steps_and_is_what_is_kept(tmp_path: Path) -> None:
     trainer, model = Watched(max_epochs=2, batch_size=64, accumulate_grad_batches=2), toy_model()
-    trainer.noted = []
+    Watched.noted = []
     average = model.items.weight.detach().clone()
     trainer.fit(model, toy_view(), toy_context(tmp_path, callbacks=[WeightAverage(decay=0.9)]))
     assert len(trainer.noted) > 10
@@ -44,7 +46,7 @@ def test_training_goes_on_with_the_weights_it_had(tmp_path: Path) -> None:
     runs = {}
     for name, callbacks in (("plain", []), ("averaged", [WeightAverage(decay=0.9)])):
         trainer = Watched(max_epochs=3, batch_size=64)
-        trainer.noted = []
+        Watched.noted = []
         trainer.fit(toy_model(), toy_view(), toy_context(tmp_path / name, callbacks=callbacks))
         runs[name] = trainer.noted
     assert all(torch.equal(*pair) for pair in zip(runs["plain"], runs["averaged"], strict=True))
