@@ -7,7 +7,8 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +27,11 @@ _OLD_NAMES = {
 
 
 @contextmanager
-def surroundings() -> Iterator[None]:
-    """NumPy's old names, ``torch.load`` of whole objects, no command line, no chatter; all undone afterwards."""
+def surroundings(folder: Path) -> Iterator[None]:
+    """NumPy's old names, ``torch.load`` of whole objects, no command line, no chatter; all undone afterwards.
+
+    RecBole also writes to the working directory, which is ``folder`` meanwhile.
+    """
     added = [name for name in _OLD_NAMES if name not in np.__dict__]
     for name in added:
         setattr(np, name, _OLD_NAMES[name])
@@ -36,7 +40,7 @@ def surroundings() -> Iterator[None]:
     sys.argv = sys.argv[:1]
     logging.root.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), chdir(folder):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -54,6 +58,7 @@ class RecBole:
 
         folder = setting.folder / "recbole" / "data"
         _write(setting, folder)
+        self.folder = folder
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         config = {
             "data_path": str(folder.parent),
@@ -78,7 +83,7 @@ class RecBole:
             "reproducibility": False,
         }
         threads = torch.get_num_threads()
-        with surroundings():
+        with surroundings(self.folder):
             data = importlib.import_module("recbole.data")
             network = importlib.import_module("recbole.model.sequential_recommender.sasrec").SASRec
             trainer = importlib.import_module("recbole.trainer").Trainer
@@ -93,16 +98,16 @@ class RecBole:
 
     def training_batches(self, count: int) -> list[Any]:
         """The first batches of a shuffled epoch."""
-        with surroundings():
+        with surroundings(self.folder):
             return [batch for batch, _ in zip(self.training, range(count), strict=False)]
 
     def evaluate(self) -> dict[str, float]:
         """Metrics of the model over the whole catalogue, for all users' test items."""
-        with surroundings():
+        with surroundings(self.folder):
             return dict(self.trainer.evaluate(self.test, load_best_model=False))
 
 
-def _write(setting: Setting, folder: Any) -> None:
+def _write(setting: Setting, folder: Path) -> None:
     """All interactions as RecBole's atomic file; the place in the sequence stands for the time."""
     path = folder / "data.inter"
     if path.exists():

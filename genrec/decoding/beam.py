@@ -36,6 +36,7 @@ def beam_search(
     num_beams: int,
     device: torch.device | str,
     seen: Tensor | None = None,
+    over_children: bool = False,
 ) -> Recommendations:
     """The ``num_beams`` best items of each row by summed log-probability: items (B, num_beams), distinct, best first.
 
@@ -46,14 +47,21 @@ def beam_search(
 
     With ``num_beams >= trie.num_items`` nothing is pruned and the result equals scoring every item. With fewer it is
     approximate: an item is lost where a prefix of it falls behind num_beams others. The temporaries of a level are a
-    small multiple of what ``step`` returned for it, however large the catalogue.
+    small multiple of what ``step`` returned for it, however large the catalogue. With ``over_children`` what ``step``
+    returns are logits, and a softmax over the codes that continue the prefix makes them log-probabilities.
     """
 
     def score(level: int, nodes: Tensor, children: Tensor, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         log_probs = step(level, codes, parents)
         expected = (*nodes.shape, trie.codebook_sizes[level])
         assert log_probs.shape == expected, f"step({level}) returned {tuple(log_probs.shape)}, not {expected}"
-        return log_probs.gather(2, search.codes(level, children).expand(*nodes.shape, -1))
+        chosen = log_probs.gather(2, search.codes(level, children).expand(*nodes.shape, -1))
+        if not over_children:
+            return chosen
+        _, beyond = search.trie.children_of(level, nodes)
+        return torch.log_softmax(
+            chosen.float() if beyond is None else chosen.float().masked_fill(beyond, -torch.inf), -1
+        )
 
     search = _Search(trie, batch_size=batch_size, num_beams=num_beams, device=device, seen=seen)
     return search.run(score)
@@ -89,7 +97,7 @@ class _Search:
         self.batch_size = batch_size
         self.num_beams = num_beams
         self.device = device
-        self.seen_leaves = None if seen is None or seen.shape[1] == 0 else _seen_leaves(self.trie, seen.to(device))
+        self.seen_leaves = None if seen is None or seen.shape[1] == 0 else seen_leaves_of(self.trie, seen.to(device))
 
     def codes(self, level: int, nodes: Tensor) -> Tensor:
         return self.trie.codes[level][nodes].long()
@@ -102,12 +110,12 @@ class _Search:
         codes: Tensor | None = None
         parents: Tensor | None = None
         for level in range(trie.num_levels):
-            children, alive = _children(trie, level, nodes)
+            children, alive = children_of(trie, level, nodes)
             total = scores[..., None] + score(level, nodes, children, codes, parents).float()  # (B, W, F)
             dead = (scores == -torch.inf)[..., None]
             total = total.masked_fill(dead if alive is None else dead | ~alive, -torch.inf)
             if self.seen_leaves is not None:
-                total = total.masked_fill(_exhausted(trie, level, children, self.seen_leaves), -torch.inf)
+                total = total.masked_fill(exhausted(trie, level, children, self.seen_leaves), -torch.inf)
             fan_out = total.shape[2]
             width = min(self.num_beams, total.shape[1] * fan_out, trie.num_nodes[level])
             is_last = level == trie.num_levels - 1
@@ -122,7 +130,7 @@ class _Search:
         return as_recommendations(trie.items[nodes].long(), scores, self.num_beams)
 
 
-def _children(trie: Trie, level: int, nodes: Tensor) -> tuple[Tensor, Tensor | None]:
+def children_of(trie: Trie, level: int, nodes: Tensor) -> tuple[Tensor, Tensor | None]:
     """Children (B, W, F) of the nodes (B, W) of the level above, and which of these places hold one (None: all do)."""
     fan_out = trie.max_fan_out[level]
     place = torch.arange(fan_out, device=nodes.device)
@@ -134,7 +142,7 @@ def _children(trie: Trie, level: int, nodes: Tensor) -> tuple[Tensor, Tensor | N
     return torch.where(alive, start[..., None] + place, start[..., None]), alive
 
 
-def _seen_leaves(trie: Trie, seen: Tensor) -> Tensor:
+def seen_leaves_of(trie: Trie, seen: Tensor) -> Tensor:
     """The leaves of the seen items, each once, ascending; repeated and unused places are one past the last leaf."""
     past = trie.num_items
     leaves = torch.where(seen == IGNORE, past, trie.leaf_of_item[seen.clamp(min=0)].long()).sort(dim=1).values
@@ -143,7 +151,7 @@ def _seen_leaves(trie: Trie, seen: Tensor) -> Tensor:
     return leaves.masked_fill(repeated, past).sort(dim=1).values.contiguous()
 
 
-def _exhausted(trie: Trie, level: int, children: Tensor, seen_leaves: Tensor) -> Tensor:
+def exhausted(trie: Trie, level: int, children: Tensor, seen_leaves: Tensor) -> Tensor:
     """Which children (B, W, F) lead to seen items only."""
     begin, end = trie.leaf_range(level, children)
     shape = (len(seen_leaves), *children.shape[1:])

@@ -117,6 +117,26 @@ class Trie:
             begin, end = start[begin].long(), start[end].long()
         return begin, end
 
+    def path_of(self, items: Tensor) -> list[Tensor]:
+        """The node at each level on the way to ``items`` (any shape), int64; the last are their leaves."""
+        path = [self.leaf_of_item[items].long()]
+        for start in reversed(self.child_start[1:]):
+            path.insert(0, torch.searchsorted(start, path[0].to(start.dtype), right=True) - 1)
+        return path
+
+    def children_of(self, level: int, parents: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The nodes (..., F) of ``level`` that continue ``parents`` (...), and which of the places hold none.
+
+        F is the largest number of children of a node; None where every place holds a node, as below the root.
+        """
+        places = torch.arange(self.max_fan_out[level], device=self.device)
+        if level == 0:
+            return places.expand(*parents.shape, -1), None
+        start = self.child_start[level][parents].long()[..., None]
+        past = self.child_start[level][parents + 1].long()[..., None]
+        beyond = start + places >= past
+        return torch.where(beyond, start, start + places), beyond
+
     def items_at(self, prefix: Sequence[int]) -> Tensor:
         """The items, ascending, whose semantic IDs begin with ``prefix``; none where no item does."""
         if len(prefix) > self.num_levels:

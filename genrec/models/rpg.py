@@ -6,6 +6,8 @@ of an item vector. Source: Hou et al. 2025 (arXiv 2506.05781).
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +15,7 @@ from torch.nn import functional
 from genrec.contracts import IGNORE, DataSpec, GenrecError, HistoryBatch, Losses, Recommendations, SequenceBatch, Task
 from genrec.decoding.topk import rank_rows
 from genrec.models.next_item import check_sizes, initialise
+from genrec.nn.catalogue_softmax import carriers_of_codes, catalogue_cross_entropy
 from genrec.nn.causal import TransformerBlock
 from genrec.nn.code_heads import CodeHeads
 from genrec.nn.dropout import Dropout
@@ -25,7 +28,9 @@ class RPG(nn.Module):
 
     Digits are predicted independently of each other, so an item scores the sum of its digits' log-probabilities and
     the whole catalogue is scored exactly. Beyond the paper, ``item_embedding`` adds a vector of its own to each item of
-    the history, and ``text`` a projection of its item vector; targets are always the digits alone.
+    the history, and ``text`` a projection of its item vector; targets are always the digits alone. ``normalize`` is the
+    set that training shares probability out over: the codes of each ``digit`` (the paper's loss), or the items of the
+    ``catalogue``, which gives none to the IDs that no item has; its steps cost N * C additions for each target.
     """
 
     view = "tokens"
@@ -44,6 +49,7 @@ class RPG(nn.Module):
         dropout: float = 0.3,
         max_history: int = 50,
         temperature: float = 0.03,
+        normalize: Literal["digit", "catalogue"] = "digit",
         item_embedding: bool = False,
         text: bool = False,
     ) -> None:
@@ -61,6 +67,9 @@ class RPG(nn.Module):
         )
         if temperature <= 0:
             raise GenrecError(f"model.temperature must be above 0, got {temperature}.")
+        if normalize not in ("digit", "catalogue"):
+            raise GenrecError(f"model.normalize must be one of digit, catalogue; got {normalize!r}.")
+        self.normalize = normalize
         self.max_history = max_history
         self.num_levels = ids.num_levels
         size = max(ids.codebook_sizes)
@@ -70,6 +79,12 @@ class RPG(nn.Module):
         self.item_rows: Tensor  # (N, C) rows of the code table seen as (C * K, D)
         rows = torch.from_numpy(ids.codes) + size * torch.arange(self.num_levels)
         self.register_buffer("item_rows", rows, persistent=False)
+        if normalize == "catalogue":
+            carriers, begin = carriers_of_codes(rows, self.num_levels * size)
+            self.carriers: Tensor  # (N * C,)
+            self.carriers_begin: Tensor  # (C * K,)
+            self.register_buffer("carriers", carriers, persistent=False)
+            self.register_buffer("carriers_begin", begin, persistent=False)
         self.codes = nn.Parameter(torch.empty(self.num_levels, size, embedding_dim))
         self.items = nn.Embedding(ids.num_items, embedding_dim) if item_embedding else None
         self.text: nn.Linear | None = None
@@ -92,7 +107,7 @@ class RPG(nn.Module):
         nn.init.normal_(self.codes, std=0.02)
 
     def loss(self, batch: SequenceBatch) -> Losses:
-        """Cross-entropy in nats of a digit, averaged over the digits and the scored targets."""
+        """Cross-entropy in nats of an item, or of a digit (averaged over digits), averaged over the scored targets."""
         assert batch.items.shape[1] <= self.max_history, "rows are cut to max_history when they are made"
         scored = batch.targets != IGNORE
         count = int(scored.sum())
@@ -103,18 +118,24 @@ class RPG(nn.Module):
             hidden, targets = hidden.flatten(0, 1), batch.targets.flatten()
         else:
             hidden, targets = hidden[scored], batch.targets[scored]
-        return Losses(self.heads.loss(hidden, self.codes, self.item_codes[targets].T), count)
+        if self.normalize == "digit":
+            return Losses(self.heads.loss(hidden, self.codes, self.item_codes[targets].T), count)
+        scores = self.heads.scores(hidden, self.codes).flatten(0, 1)
+        return Losses(
+            catalogue_cross_entropy(scores, self.item_rows, self.carriers, self.carriers_begin, targets), count
+        )
 
     @torch.no_grad()
     def recommend(self, batch: HistoryBatch, k: int) -> Recommendations:
-        """The k best items of the whole catalogue; scores are log-probabilities of their IDs."""
+        """The k best items of the whole catalogue; scores are log-probabilities, among all IDs or all items."""
         with evaluating(self):
             log_probs = self._log_probs(batch)  # C, B, K
             table = log_probs.transpose(1, 2).flatten(0, 1)  # C * K, B
 
             def scores(rows: slice) -> Tensor:
                 # Sums of C rows of the table for each item: the users are what is contiguous, and all that is moved.
-                return functional.embedding_bag(self.item_rows, table[:, rows].contiguous(), mode="sum").T
+                of_ids = functional.embedding_bag(self.item_rows, table[:, rows].contiguous(), mode="sum").T
+                return of_ids if self.normalize == "digit" else torch.log_softmax(of_ids, dim=1)
 
             return rank_rows(scores, num_rows=table.shape[1], num_items=len(self.item_codes), k=k, seen=batch.seen)
 

@@ -39,7 +39,8 @@ class Tiger(nn.Module):
     ``encoder="bidirectional"`` is the paper's: a history is encoded for one target. With ``"causal"`` tokens see
     their own and earlier items only, so that one pass over a sequence serves the targets at all of its positions.
     ``"none"`` has a decoder only, of ``num_decoder_layers``: each token sees those before it, history and target alike.
-    ``normalize`` is the set the softmax of a code runs over: the codes of its level, or the whole vocabulary as in T5.
+    ``normalize`` is the set the softmax of a code runs over: the codes of its level, the whole vocabulary as in T5, or
+    those codes that continue the prefix in the catalogue, so that the probabilities of all items sum to one.
     """
 
     view = "tokens"
@@ -60,7 +61,7 @@ class Tiger(nn.Module):
         max_history: int = 20,
         encoder: Literal["bidirectional", "causal", "none"] = "causal",
         num_beams: int = 20,
-        normalize: Literal["level", "vocabulary"] = "level",
+        normalize: Literal["level", "vocabulary", "catalogue"] = "level",
         label_smoothing: float = 0.0,
         tie_embeddings: bool = False,
         init_std: float = 1.0,
@@ -70,7 +71,7 @@ class Tiger(nn.Module):
         if spec.semantic_ids is None:
             raise GenrecError("Tiger needs semantic IDs and none were given. Choose a tokenizer (tokenizer=rqkmeans).")
         _check_choice("encoder", encoder, ("bidirectional", "causal", "none"))
-        _check_choice("normalize", normalize, ("level", "vocabulary"))
+        _check_choice("normalize", normalize, ("level", "vocabulary", "catalogue"))
         sizes = {
             "max_history": max_history,
             "num_beams": num_beams,
@@ -135,7 +136,13 @@ class Tiger(nn.Module):
         else:
             hidden, items = self._hidden_of_windows(batch, scored)
         tokens = self.item_tokens[items]
-        losses = [self._level_loss(hidden[:, level], tokens[:, level], level) for level in range(self.num_levels)]
+        if self.normalize == "catalogue":
+            self.trie = self.trie.to(items.device)
+            path = self.trie.path_of(items)
+            losses = [self._child_log_probs(hidden[:, level], path, level) for level in range(self.num_levels)]
+            losses = [self._smoothed(*found) for found in losses]
+        else:
+            losses = [self._level_loss(hidden[:, level], tokens[:, level], level) for level in range(self.num_levels)]
         parts = {f"loss_level_{level}": part.detach() for level, part in enumerate(losses)}
         return Losses(torch.stack(losses).sum(), count, parts)
 
@@ -152,6 +159,7 @@ class Tiger(nn.Module):
                 num_beams=max(self.num_beams, k),
                 device=self.item_tokens.device,
                 seen=batch.seen,
+                over_children=self.normalize == "catalogue",
             )
         return Recommendations(found.items[:, :k], found.scores[:, :k])
 
@@ -165,6 +173,11 @@ class Tiger(nn.Module):
         else:
             memory, lengths = self._encode(history, lengths)
             hidden = self._decode(items, memory, self._target_bias(lengths, memory.shape[1], items.shape[1]))
+        if self.normalize == "catalogue":
+            self.trie = self.trie.to(items.device)
+            path = self.trie.path_of(items)
+            levels = [self._child_log_probs(hidden[:, :, level], path, level) for level in range(self.num_levels)]
+            return torch.stack([_chosen(log_probs, place) for log_probs, place, _ in levels]).sum(0)
         codes = self.item_tokens[items] - self.item_tokens.new_tensor([first for first, _ in self.levels])
         scores = [
             self._log_probs(hidden[:, :, level], level).gather(-1, codes[:, :, level, None]).squeeze(-1)
@@ -277,16 +290,42 @@ class Tiger(nn.Module):
         return step
 
     def _log_probs(self, hidden: Tensor, level: int) -> Tensor:
-        """(..., D) -> log-probabilities (..., K) of the codes of one level."""
+        """(..., D) -> log-probabilities (..., K) of the codes of one level; logits if a prefix decides among which."""
         first, count = self.levels[level]
+        if self.normalize == "catalogue":
+            return self.embedding.logits(hidden, first, count)
         if self.normalize == "level":
             return torch.log_softmax(self.embedding.logits(hidden, first, count), dim=-1)
         return torch.log_softmax(self.embedding.logits(hidden), dim=-1)[..., first : first + count]
+
+    def _child_log_probs(self, hidden: Tensor, path: list[Tensor], level: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of the codes that continue a prefix: log-probabilities (..., F), the place (...) of the one on the path, and
+        which of the F places hold none; hidden states (..., D), the nodes (...) of each level."""
+        parents = path[level - 1] if level else torch.zeros_like(path[0])
+        children, beyond = self.trie.children_of(level, parents)
+        logits = self.embedding.logits(hidden, *self.levels[level]).float()
+        logits = logits.gather(-1, self.trie.codes[level][children].long())
+        if beyond is not None:
+            logits = logits.masked_fill(beyond, -torch.inf)
+        return torch.log_softmax(logits, dim=-1), path[level] - children[..., 0], beyond
+
+    def _smoothed(self, log_probs: Tensor, places: Tensor, beyond: Tensor | None) -> Tensor:
+        """The mean cross-entropy at ``places`` (R,), a share of it spread evenly over all that could have been."""
+        loss = -_chosen(log_probs, places)
+        if self.label_smoothing:
+            known = log_probs if beyond is None else log_probs.masked_fill(beyond, 0.0)
+            number = log_probs.shape[1] if beyond is None else (~beyond).sum(1)
+            loss = (1 - self.label_smoothing) * loss - self.label_smoothing * known.sum(1) / number
+        return loss.mean()
 
     def _level_loss(self, hidden: Tensor, tokens: Tensor, level: int) -> Tensor:
         first, count = self.levels[level] if self.normalize == "level" else (0, None)
         logits = self.embedding.logits(hidden, first, count)
         return functional.cross_entropy(logits, tokens - first, label_smoothing=self.label_smoothing)
+
+
+def _chosen(log_probs: Tensor, places: Tensor) -> Tensor:
+    return log_probs.gather(-1, places[..., None]).squeeze(-1)
 
 
 def _continues(batch: SequenceBatch, scored: Tensor) -> bool:

@@ -43,6 +43,13 @@ class CodeHeads(nn.Module):
                 scores = scores.masked_fill(self.unused[:, None], -torch.inf)
             return torch.log_softmax(scores, dim=-1)
 
+    def scores(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """Hidden states (R, D) and code vectors (C, K, D) -> scores (C, K, R) with autograd's gradient."""
+        heads = torch.baddbmm(self._biases(), hidden.expand(len(table), -1, -1), self.weight.mT)
+        states = functional.normalize(hidden + functional.silu(heads), dim=-1)
+        entries = functional.normalize(table, dim=-1) / self.temperature
+        return torch.bmm(entries, states.mT).to(table.dtype)
+
     def loss(self, hidden: Tensor, table: Tensor, codes: Tensor) -> Tensor:
         """Cross-entropy in nats of the codes (C, R) given hidden states (R, D), averaged over states and digits."""
         if not torch.is_grad_enabled():

@@ -71,6 +71,19 @@ def test_leaf_range_spans_the_items_below() -> None:
     assert (begin.tolist(), end.tolist()) == ([3], [4])
 
 
+def test_paths_and_children() -> None:
+    trie = Trie.from_codes(CODES, SIZES)
+    path = trie.path_of(torch.tensor([[3, 0], [1, 4]]))
+    assert [nodes.tolist() for nodes in path] == [[[1, 1], [0, 0]], [[2, 1], [0, 0]], [[4, 3], [1, 0]]]
+    for level, nodes in enumerate(path):
+        assert trie.codes[level][nodes].tolist() == CODES[[[3, 0], [1, 4]], level].tolist()
+    nodes, beyond = trie.children_of(1, torch.tensor([0, 1]))
+    assert beyond is not None and beyond.tolist() == [[False, True], [False, False]]
+    assert nodes[~beyond].tolist() == [0, 1, 2]
+    nodes, beyond = trie.children_of(0, torch.zeros(3, dtype=torch.int64))
+    assert beyond is None and nodes.tolist() == [[0, 1]] * 3
+
+
 def test_codebooks_too_large_for_one_integer_key() -> None:
     sizes = (2**40, 2**40, 3)
     codes = np.array([[2**31 - 1, 5, 1], [7, 2**31 - 1, 0], [7, 2**31 - 1, 2]])

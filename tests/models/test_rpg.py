@@ -167,3 +167,19 @@ def test_missing_inputs_are_named() -> None:
         _rpg(replace(ring_spec(), semantic_ids=None))
     with pytest.raises(GenrecError, match=r"model\.text"):
         _rpg(replace(ring_spec(), item_vectors=None), text=True)
+
+
+class TestRPGOverTheCatalogue(TestRPG):
+    CHANGES: ClassVar[dict[str, Any]] = {"normalize": "catalogue", "temperature": 0.3}
+
+
+@torch.no_grad()
+def test_normalised_over_the_catalogue_the_items_share_all_probability() -> None:
+    model, batch = _rpg(normalize="catalogue").eval(), _batch()
+    found = model.recommend(histories([batch.items[0].tolist()]), NUM_ITEMS)
+    torch.testing.assert_close(found.scores.exp().sum(1), torch.ones(1))
+    singles = []
+    for row, place in (batch.targets != IGNORE).nonzero().tolist():
+        alone = model.recommend(histories([batch.items[row, : place + 1].tolist()]), NUM_ITEMS)
+        singles.append(-alone.scores[alone.items == batch.targets[row, place]])
+    assert model.loss(batch).total.item() == pytest.approx(torch.cat(singles).mean().item(), rel=1e-5)

@@ -91,7 +91,7 @@ def _alone(items: Tensor) -> HistoryBatch:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("normalize", ["level", "vocabulary"])
+@pytest.mark.parametrize("normalize", ["level", "vocabulary", "catalogue"])
 def test_loss_is_the_mean_negative_log_probability_of_each_prefix(encoder: str, normalize: str) -> None:
     """All targets in one pass, or one history per target: each position is scored as if it stood alone."""
     model = _tiger(encoder, normalize=normalize).eval()
@@ -177,7 +177,7 @@ def test_rows_longer_than_max_history_use_the_last_items(encoder: str) -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("normalize", ["level", "vocabulary"])
+@pytest.mark.parametrize("normalize", ["level", "vocabulary", "catalogue"])
 def test_beam_of_the_whole_catalogue_equals_exhaustive_scoring(encoder: str, normalize: str) -> None:
     model = _tiger(encoder, num_beams=NUM_ITEMS, normalize=normalize).eval()
     batch = _history([6, 1, 3])
@@ -377,6 +377,38 @@ def test_label_smoothing_known_answer() -> None:
     uniform = sum(-model._log_probs(hidden[0, c], c).mean().item() for c in range(4))
     model.label_smoothing = 0.1
     assert model.loss(batch).total.item() == pytest.approx(0.9 * plain + 0.1 * uniform, rel=1e-5)
+
+
+def test_label_smoothing_over_the_catalogue_spreads_over_the_codes_that_continue() -> None:
+    model, batch = _tiger(dropout=0.0, normalize="catalogue").eval(), _sequences([1])
+    plain = model.loss(batch).total.item()
+    hidden, items = model._hidden_of_windows(batch, batch.targets != IGNORE)
+    codes = _spec().semantic_ids.codes  # pyright: ignore[reportOptionalMemberAccess]
+    own, uniform = codes[int(items)], 0.0
+    for level in range(4):
+        allowed = sorted({int(code[level]) for code in codes if (code[:level] == own[:level]).all()})
+        logits = model.embedding.logits(hidden[0, level], *model.levels[level])[allowed]
+        uniform -= torch.log_softmax(logits, dim=0).mean().item()
+    model.label_smoothing = 0.1
+    assert model.loss(batch).total.item() == pytest.approx(0.9 * plain + 0.1 * uniform, rel=1e-5)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_over_the_catalogue_a_code_competes_with_those_that_continue_its_prefix(encoder: str) -> None:
+    model, batch = _tiger(encoder, normalize="catalogue").eval(), _history([3])
+    scores = model.log_prob(batch, torch.arange(NUM_ITEMS)[None])
+    torch.testing.assert_close(scores.exp().sum(1), torch.ones(1))
+    codes = _spec().semantic_ids.codes  # pyright: ignore[reportOptionalMemberAccess]
+    hidden, _ = model._hidden_of_windows(
+        SequenceBatch(batch.users, batch.items, batch.lengths, torch.tensor([[IGNORE, IGNORE, 7]])),
+        torch.tensor([[False, False, True]]),
+    )
+    expected = 0.0
+    for level in range(4):
+        allowed = sorted({int(code[level]) for code in codes if (code[:level] == codes[7, :level]).all()})
+        logits = model.embedding.logits(hidden[0, level], *model.levels[level])[allowed]
+        expected += torch.log_softmax(logits, dim=0)[allowed.index(int(codes[7, level]))].item()
+    assert scores[0, 7].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_semantic_ids_are_no_parameters_and_not_in_checkpoints() -> None:
