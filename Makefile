@@ -14,7 +14,7 @@ IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train train-simple train-improved sweep test test-slow check format bench clean
+.PHONY: help setup train train-simple train-improved sweep schedules test test-slow check format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
@@ -33,6 +33,9 @@ train-improved: $(VENV)/.installed ## validate, stop early, lower the learning r
 
 sweep: $(VENV)/.installed ## a grid of runs and a table of them (sweep=lr_patience; another: ARGS="sweep=NAME")
 	$(RUN) -m $(if $(findstring sweep=,$(ARGS)),,sweep=lr_patience) $(ARGS)
+
+schedules: $(VENV)/.installed ## draw every learning-rate schedule (docs/schedules.svg; ARGS="--total-steps 5000 --output mine.svg")
+	$(BIN)/python -m genrec.schedule_chart --output docs/schedules.svg $(ARGS)
 
 test: $(VENV)/.installed-dev ## every test but the slow ones
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -136,8 +136,8 @@ def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
             result = trainer.fit(model, data, context)
         with _timed(prepared.seconds, "test"):
             final = trainer.test(model, data, context)
-        if model.task is Task.TOKENIZER and hasattr(trainer, "generate_semantic_ids"):
-            _unique_ids(model, trainer.generate_semantic_ids(model, data).numpy()).save(folder / IDS_FILE)
+        if model.task is Task.TOKENIZER and hasattr(trainer, "semantic_ids"):
+            trainer.semantic_ids(model, data).save(folder / IDS_FILE)
             log.info(
                 "semantic IDs of all items: %s (use them with tokenizer=file tokenizer.path=...)", folder / IDS_FILE
             )
@@ -319,15 +319,6 @@ def describe_environment(config: DictConfig, prepared: Prepared, hardware: Any) 
         "data_fingerprint": prepared.dataset.fingerprint,
         "semantic_ids_fingerprint": prepared.tokenized.semantic_ids.fingerprint if prepared.tokenized else None,
     }
-
-
-def _unique_ids(model: Any, codes: np.ndarray) -> SemanticIds:
-    """Semantic IDs from the codes (N, C) that a tokenizer model gave all items; collisions get a further digit."""
-    from genrec.tokenizers.collisions import EXTRA_DIGIT, resolve_collisions
-
-    codebooks = [codebook.cpu().numpy() for codebook in model.codebooks()]
-    order = np.zeros(len(codes))
-    return resolve_collisions(EXTRA_DIGIT, codes, vectors=codes, codebooks=codebooks, popularity=order)
 
 
 def _view(prepared: Prepared, model: Any) -> Any:

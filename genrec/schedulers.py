@@ -1,14 +1,20 @@
 """Learning-rate schedules: the factor on the optimizer's own rate as a pure function of the step.
 
-Step 0 is the first optimizer step. Every schedule warms up linearly (the step before the end of warm-up runs at the
-full rate, and no step runs at rate zero because of it), and never falls below ``min_lr_ratio`` once warm.
+Step 0 is the first step. Every schedule warms up linearly (the step before the end of warm-up runs at the full rate of
+the schedule's begin, and no step runs at rate zero because of it), and never falls below ``min_lr_ratio`` once warm.
+
+``interval`` says what a step is: "step" an optimizer step, "epoch" an epoch, through which the rate then stays the
+same. Every count (``warmup_steps``, ``total_steps``, ``decay_steps``, ``step_size``, ``milestones``, ``cycle_length``)
+is in this unit; all but the first two begin to count when warm-up is over.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from genrec.contracts import GenrecError
 
@@ -17,35 +23,46 @@ from genrec.contracts import GenrecError
 class Schedule:
     """A schedule without decay, and the base of the others.
 
-    ``warmup_steps`` counts optimizer steps; ``warmup_ratio``, when given, is a share of all steps and takes its place.
+    ``warmup_steps`` counts steps of ``interval``; ``warmup_ratio``, when given, is a share of all steps and takes its
+    place. ``min_lr_ratio`` is a share of the optimizer's rate.
     """
 
-    warmup_steps: int = 0
-    warmup_ratio: float | None = None
-    min_lr_ratio: float = 0.0
+    interval: Literal["step", "epoch"] = "step"
+    warmup_steps: Annotated[int, Ge(0)] = 0
+    warmup_ratio: Annotated[float, Ge(0), Lt(1)] | None = None
+    min_lr_ratio: Annotated[float, Ge(0), Le(1)] = 0.0
 
-    per_epoch = False  # True: follows the monitored metric, once per epoch
+    follows_metric = False  # True: told the monitored metric after each validation
 
     def __post_init__(self) -> None:
-        if self.warmup_steps < 0:
-            raise GenrecError(f"scheduler.warmup_steps={self.warmup_steps}: give a number of steps, 0 or more.")
-        if self.warmup_ratio is not None and not 0 <= self.warmup_ratio < 1:
-            raise GenrecError(f"scheduler.warmup_ratio={self.warmup_ratio}: give a share of all steps, 0 <= ratio < 1.")
-        if not 0 <= self.min_lr_ratio <= 1:
-            raise GenrecError(f"scheduler.min_lr_ratio={self.min_lr_ratio}: give a share of the learning rate, 0 to 1.")
+        self.require("interval", self.interval in ("step", "epoch"), "choose step or epoch")
+        self.require("warmup_steps", self.warmup_steps >= 0, "give a number of steps, 0 or more")
+        ratio = self.warmup_ratio
+        self.require("warmup_ratio", ratio is None or 0 <= ratio < 1, "give a share of all steps, 0 <= ratio < 1")
+        self.require("min_lr_ratio", 0 <= self.min_lr_ratio <= 1, "give a share of the learning rate, 0 to 1")
+
+    def require(self, name: str, holds: bool, wanted: str) -> None:
+        """Raises ``GenrecError`` for the field ``name`` where its value is impossible."""
+        if not holds:
+            raise GenrecError(f"scheduler.{name}={getattr(self, name)}: {wanted}.")
 
     def num_warmup_steps(self, total_steps: int) -> int:
-        return self.warmup_steps if self.warmup_ratio is None else round(self.warmup_ratio * total_steps)
+        return self.warmup_steps if self.warmup_ratio is None else round(self.warmup_ratio * self.horizon(total_steps))
+
+    def horizon(self, total_steps: int) -> int:
+        """The step at which the schedule is at its end, of a run of ``total_steps``."""
+        return total_steps
 
     def factor(self, step: int, total_steps: int) -> float:
         """What the rate is multiplied by at ``step`` (from 0) of ``total_steps``."""
         warmup = self.num_warmup_steps(total_steps)
+        span = max(self.horizon(total_steps) - warmup, 1)
         if step < warmup:
-            return (step + 1) / warmup * self.floored(self.shape(0, max(total_steps - warmup, 1), warmup))
-        return self.floored(self.shape(step - warmup, max(total_steps - warmup, 1), warmup))
+            return (step + 1) / warmup * self.floored(self.shape(0, span, warmup))
+        return self.floored(self.shape(step - warmup, span, warmup))
 
     def shape(self, step: int, span: int, warmup: int) -> float:
-        """The decay at ``step`` after warm-up, ``span`` steps from warm-up to the end; 1 at step 0."""
+        """The decay at ``step`` after warm-up, ``span`` steps from warm-up to the end."""
         return 1.0
 
     def floored(self, value: float) -> float:
@@ -54,7 +71,7 @@ class Schedule:
     def on_metric(self, value: float, mode: str) -> None:
         """Told the monitored metric after each validation; only ``Plateau`` listens."""
 
-    def state_dict(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -66,9 +83,24 @@ class Constant(Schedule):
     """The full rate throughout, after warm-up."""
 
 
+# ---- decays that know where the end is ------------------------------------------------------------------------------
+
+
 @dataclass(kw_only=True)
 class _ToTheEnd(Schedule):
-    """Decays that reach ``min_lr_ratio`` exactly at the last step rather than being cut off at it."""
+    """Decays that reach ``min_lr_ratio`` exactly at the end rather than being cut off at it.
+
+    The end is that of the run, or ``total_steps`` (warm-up included), after which the rate stays where it is.
+    """
+
+    total_steps: Annotated[int, Gt(0)] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("total_steps", self.total_steps is None or self.total_steps > 0, "give 1 or more, or null")
+
+    def horizon(self, total_steps: int) -> int:
+        return self.total_steps or total_steps
 
     def floored(self, value: float) -> float:
         return self.min_lr_ratio + (1.0 - self.min_lr_ratio) * value
@@ -87,17 +119,56 @@ class Cosine(_ToTheEnd):
     """Half a cosine down to ``min_lr_ratio`` (Loshchilov and Hutter, arXiv 1608.03983, one period)."""
 
     def shape(self, step: int, span: int, warmup: int) -> float:
-        return 0.5 * (1.0 + math.cos(math.pi * min(step / span, 1.0)))
+        return _half_cosine(step / span)
 
 
 @dataclass(kw_only=True)
 class Polynomial(_ToTheEnd):
     """``(1 - progress) ** power`` down to ``min_lr_ratio``."""
 
-    power: float = 2.0
+    power: Annotated[float, Gt(0)] = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("power", self.power > 0, "give a number greater than 0")
 
     def shape(self, step: int, span: int, warmup: int) -> float:
         return max(1.0 - step / span, 0.0) ** self.power
+
+
+@dataclass(kw_only=True)
+class OneCycle(_ToTheEnd):
+    """Up from ``start_ratio`` of the rate to all of it, then down to ``min_lr_ratio`` (Smith, arXiv 1708.07120).
+
+    ``rising`` is the share of the steps that go up; both ways are half a cosine. Warm-up, where there is any, comes
+    before and ends at ``start_ratio``.
+    """
+
+    start_ratio: Annotated[float, Gt(0), Le(1)] = 0.04
+    rising: Annotated[float, Gt(0), Lt(1)] = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("start_ratio", 0 < self.start_ratio <= 1, "give a share of the learning rate, 0 < share <= 1")
+        self.require("rising", 0 < self.rising < 1, "give a share of the steps between 0 and 1, for example 0.3")
+
+    def shape(self, step: int, span: int, warmup: int) -> float:
+        progress, low = step / span, max(self.start_ratio, self.min_lr_ratio)
+        if progress < self.rising:
+            return 1.0 - (1.0 - low) * _half_cosine(progress / self.rising)
+        falling = _half_cosine((progress - self.rising) / (1.0 - self.rising))
+        return self.min_lr_ratio + (1.0 - self.min_lr_ratio) * falling
+
+    def floored(self, value: float) -> float:
+        return value  # the shape is on the final scale, since its two ends differ
+
+
+def _half_cosine(progress: float) -> float:
+    """1 at progress 0, 1/2 at 1/2, 0 from 1 on."""
+    return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
+# ---- decays that do not ---------------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
@@ -113,8 +184,13 @@ class InverseSqrt(Schedule):
 class Exponential(Schedule):
     """``decay_rate ** (step / decay_steps)``."""
 
-    decay_rate: float = 0.95
-    decay_steps: int = 1000
+    decay_rate: Annotated[float, Gt(0), Le(1)] = 0.95
+    decay_steps: Annotated[int, Gt(0)] = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("decay_rate", 0 < self.decay_rate <= 1, "give a number greater than 0 and of at most 1")
+        self.require("decay_steps", self.decay_steps > 0, "give a number of steps, 1 or more")
 
     def shape(self, step: int, span: int, warmup: int) -> float:
         return self.decay_rate ** (step / self.decay_steps)
@@ -124,8 +200,13 @@ class Exponential(Schedule):
 class Step(Schedule):
     """Multiplied by ``gamma`` every ``step_size`` steps."""
 
-    step_size: int = 1000
-    gamma: float = 0.1
+    step_size: Annotated[int, Gt(0)] = 1000
+    gamma: Annotated[float, Gt(0), Le(1)] = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("step_size", self.step_size > 0, "give a number of steps, 1 or more")
+        self.require("gamma", 0 < self.gamma <= 1, "give a number greater than 0 and of at most 1")
 
     def shape(self, step: int, span: int, warmup: int) -> float:
         return self.gamma ** (step // self.step_size)
@@ -133,32 +214,98 @@ class Step(Schedule):
 
 @dataclass(kw_only=True)
 class MultiStep(Schedule):
-    """Multiplied by ``gamma`` at each of the ``milestones``, counted in steps after warm-up."""
+    """Multiplied by ``gamma`` at each of the ``milestones``."""
 
-    milestones: list[int] = field(default_factory=lambda: [5000, 10000])
-    gamma: float = 0.1
+    milestones: Annotated[list[Annotated[int, Gt(0)]], MinLen(1)] = field(default_factory=lambda: [5000, 10000])
+    gamma: Annotated[float, Gt(0), Le(1)] = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("milestones", min(self.milestones, default=0) > 0, "give one or more numbers of steps above 0")
+        self.require("gamma", 0 < self.gamma <= 1, "give a number greater than 0 and of at most 1")
 
     def shape(self, step: int, span: int, warmup: int) -> float:
         return self.gamma ** sum(step >= milestone for milestone in self.milestones)
+
+
+# ---- curves that come back ------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class CosineRestarts(Schedule):
+    """Half cosines down to ``min_lr_ratio``, one after the other (SGDR, Loshchilov and Hutter, arXiv 1608.03983).
+
+    The first takes ``cycle_length`` steps, each next one ``cycle_mult`` times as many, from a peak ``gamma`` times as
+    high.
+    """
+
+    cycle_length: Annotated[int, Gt(0)] = 1000
+    cycle_mult: Annotated[int, Gt(0)] = 1
+    gamma: Annotated[float, Gt(0), Le(1)] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("cycle_length", self.cycle_length > 0, "give a number of steps, 1 or more")
+        self.require("cycle_mult", self.cycle_mult > 0, "give a whole number, 1 or more")
+        self.require("gamma", 0 < self.gamma <= 1, "give a number greater than 0 and of at most 1")
+
+    def shape(self, step: int, span: int, warmup: int) -> float:
+        cycle, length = 0, self.cycle_length
+        if self.cycle_mult == 1:
+            cycle, step = divmod(step, length)
+        while step >= length:
+            cycle, step, length = cycle + 1, step - length, length * self.cycle_mult
+        peak = max(self.gamma**cycle, self.min_lr_ratio)
+        return self.min_lr_ratio + (peak - self.min_lr_ratio) * _half_cosine(step / length)
+
+
+@dataclass(kw_only=True)
+class Cyclic(Schedule):
+    """Triangles between ``start_ratio`` of the rate and all of it (Smith, arXiv 1506.01186).
+
+    Each takes ``cycle_length`` steps, up and down again; each next one is ``gamma`` times as high above
+    ``start_ratio``: 1 is the paper's triangular policy, 0.5 its triangular2.
+    """
+
+    cycle_length: Annotated[int, Ge(2)] = 2000
+    start_ratio: Annotated[float, Gt(0), Le(1)] = 0.1
+    gamma: Annotated[float, Gt(0), Le(1)] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("cycle_length", self.cycle_length >= 2, "give a number of steps, 2 or more")
+        self.require("start_ratio", 0 < self.start_ratio <= 1, "give a share of the learning rate, 0 < share <= 1")
+        self.require("gamma", 0 < self.gamma <= 1, "give a number greater than 0 and of at most 1")
+
+    def shape(self, step: int, span: int, warmup: int) -> float:
+        cycle, within = divmod(step, self.cycle_length)
+        low = max(self.start_ratio, self.min_lr_ratio)
+        height = 1.0 - abs(2.0 * within / self.cycle_length - 1.0)
+        return low + (1.0 - low) * self.gamma**cycle * height
+
+
+# ---- the one that listens -------------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
 class Plateau(Schedule):
     """Multiplied by ``lr_factor`` when the monitored metric has not improved for more than ``lr_patience`` validations.
 
-    ``threshold`` is the least relative improvement that counts (torch's ReduceLROnPlateau, same rule).
+    ``threshold`` is the least relative improvement that counts (torch's ReduceLROnPlateau, same rule). ``interval`` is
+    the unit of warm-up only.
     """
 
-    lr_factor: float = 0.5
-    lr_patience: int = 3
-    threshold: float = 1e-4
+    lr_factor: Annotated[float, Gt(0), Lt(1)] = 0.5
+    lr_patience: Annotated[int, Ge(0)] = 3
+    threshold: Annotated[float, Ge(0)] = 1e-4
 
-    per_epoch = True
+    follows_metric = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.lr_factor < 1:
-            raise GenrecError(f"lr_factor={self.lr_factor}: give a number between 0 and 1, for example 0.5.")
+        self.require("lr_factor", 0 < self.lr_factor < 1, "give a number between 0 and 1, for example 0.5")
+        self.require("lr_patience", self.lr_patience >= 0, "give a number of validations, 0 or more")
+        self.require("threshold", self.threshold >= 0, "give a share of the best value, 0 or more")
         self._scale = 1.0
         self._best: float | None = None
         self._bad = 0

@@ -25,6 +25,7 @@ from experiments.amazon_beauty import study
 from experiments.speed.__main__ import parse as parse_bench
 from genrec import config as genrec_config
 from genrec.config.command_line import preflight
+from genrec.generate import parse as parse_generate
 from genrec.recommend import parse
 
 REPOSITORY = Path(__file__).parents[1]
@@ -156,6 +157,11 @@ def check_recommend(arguments: list[str]) -> None:
         parse(arguments)
 
 
+def check_generate(arguments: list[str]) -> None:
+    if "--help" not in arguments:
+        parse_generate(arguments)
+
+
 def check_make(arguments: list[str]) -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     for word in arguments:
@@ -194,6 +200,7 @@ def check_installed(module: str) -> Any:
 CHECKS = {
     "experiments/amazon_beauty/study.py": check_study,
     "genrec.run": check_run,
+    "genrec.generate": check_generate,
     "genrec.recommend": check_recommend,
     "make": check_make,
     "pip": check_pip,

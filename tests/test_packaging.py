@@ -170,7 +170,19 @@ def test_genrec_never_imports_experiments(repository: Path) -> None:
 
 # -- the Makefile ------------------------------------------------------------------------------------------------------
 
-TARGETS = ("setup", "train", "train-simple", "train-improved", "sweep", "test", "test-slow", "check", "bench", "clean")
+TARGETS = (
+    "setup",
+    "train",
+    "train-simple",
+    "train-improved",
+    "sweep",
+    "test",
+    "test-slow",
+    "check",
+    "bench",
+    "schedules",
+    "clean",
+)
 
 
 def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

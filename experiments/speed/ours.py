@@ -101,7 +101,7 @@ class Training:
     def __call__(self) -> Work:
         """Units are targets, or epochs where those were asked for."""
         trainer = StopwatchTrainer(max_epochs=1, batch_size=self.batch_size, plan=self.plan, log_every_steps=10**9)
-        optimizer = functools.partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.01)
+        optimizer = functools.partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.01, fused=True)
         context = RunContext(
             output_dir=self.folder, seed=0, optimizer=optimizer, hardware=self.hardware, progress=False
         )

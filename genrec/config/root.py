@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA_NAME = "genrec_schema"
 _RESERVED = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
+_GROUP = "genrec.trainers.parameter_groups.ParameterGroup"
 _RUNTIME_FOLDER = "${hydra:runtime.output_dir}"
 
 
@@ -173,6 +174,7 @@ class _Checker:
             yield from self.node(f"{path}.{key}", item, curried=curried and "_target_" not in value)
 
     def _target(self, path: str, value: dict[str, Any], curried: bool) -> Iterator[Fault]:
+        from genrec.config.ranges import optimizer_faults
         from genrec.config.signatures import TargetNotFoundError, read_signature
 
         target = value["_target_"]
@@ -191,9 +193,19 @@ class _Checker:
             later = curried and parameter.supplied
             if parameter.required and name not in supplied and not later and f"{path}.{name}" not in self.already:
                 yield Fault(f"{path}.{name}", f"{signature.name} needs it and it is not given")
+        yield from optimizer_faults(path, target, value)
+        yield from self._entries(path, value)
+
+    def _entries(self, path: str, node: dict[str, Any]) -> Iterator[Fault]:
+        """Faults in the entries of ``parameter_groups``, which are read as the keys of that class."""
+        entries = node.get("parameter_groups")
+        for index, entry in enumerate(entries if isinstance(entries, list) else []):
+            if isinstance(entry, dict) and "_target_" not in entry:
+                yield from self._target(f"{path}.parameter_groups[{index}]", {"_target_": _GROUP, **entry}, False)
 
     def _argument(self, path: str, key: str, value: Any, signature: Signature, curried: bool) -> Iterator[Fault]:
         from genrec.config.annotations import accepts, as_yaml, choices, describe
+        from genrec.config.ranges import narrowed
         from genrec.config.signatures import nearest
 
         place = f"{path}.{key}"
@@ -204,11 +216,12 @@ class _Checker:
                 listing = f"It takes: {', '.join(names) or 'none'}."
                 yield Fault(place, f"{signature.name} takes no such key", as_yaml(value), nearest(key, names), listing)
             return
-        if _builds_object(value) or self._source(place) in self.already or accepts(parameter.annotation, value):
+        annotation = narrowed(path, signature.target, key, parameter.annotation)
+        if _builds_object(value) or self._source(place) in self.already or accepts(annotation, value):
             return
         source = f" (from {self.interpolations[place]})" if place in self.interpolations else ""
-        near = nearest(value, choices(parameter.annotation)) if isinstance(value, str) else None
-        yield Fault(place, f"expected {describe(parameter.annotation)}", as_yaml(value) + source, near)
+        near = nearest(value, choices(annotation)) if isinstance(value, str) else None
+        yield Fault(place, f"expected {describe(annotation)}", as_yaml(value) + source, near)
 
     def _source(self, place: str) -> str:
         return self.interpolations.get(place, "").removeprefix("${").removesuffix("}")
@@ -226,23 +239,11 @@ def _builds_object(value: Any) -> bool:
 # ---- rules that tie keys together -----------------------------------------------------------------------------------
 
 RANKING_METRICS = ("recall", "ndcg", "hit", "mrr", "precision", "map")
-_BOUNDS = {  # of arguments that third-party signatures declare as plain numbers
-    "optimizer.lr": (0.0, False),
-    "optimizer.weight_decay": (0.0, True),
-    "optimizer.eps": (0.0, True),
-    "optimizer.momentum": (0.0, True),
-}
 
 
 def _check_rules(values: dict[str, Any]) -> Iterator[Fault]:
     yield from _check_monitor(values)
     yield from _check_protocol(values)
-    for path, (bound, inclusive) in _BOUNDS.items():
-        group, key = path.split(".")
-        value = (values.get(group) or {}).get(key)
-        if isinstance(value, int | float) and (value < bound or (value == bound and not inclusive)):
-            words = "of at least" if inclusive else "greater than"
-            yield Fault(path, f"expected a number {words} {bound:g}", f"{value:g}")
 
 
 def _check_protocol(values: dict[str, Any]) -> Iterator[Fault]:

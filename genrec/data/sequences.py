@@ -18,7 +18,7 @@ from genrec.artifacts import fingerprint
 from genrec.contracts import IGNORE, VAL, GenrecError, HistoryBatch, SequenceBatch
 from genrec.data.ragged import Ragged
 
-WINDOWS, POSITIONS = "windows", "positions"
+WINDOWS, POSITIONS, USERS = "windows", "positions", "users"
 
 
 class SequenceModel(Protocol):
@@ -30,7 +30,7 @@ class SequenceModel(Protocol):
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Rows to train on: inputs are ``values[start : stop]``, the targets the values one further.
+    """Rows to train on: inputs are ``values[start : stop]``, the targets the values ``shift`` further.
 
     ``users``, ``starts``, ``stops`` and ``first_scored`` are (R,); positions before ``first_scored`` (relative to
     ``start``) are context only, because an earlier row scores them.
@@ -40,6 +40,7 @@ class TrainingRows:
     starts: np.ndarray
     stops: np.ndarray
     first_scored: np.ndarray
+    shift: int = 1
 
     @property
     def lengths(self) -> np.ndarray:
@@ -80,6 +81,14 @@ def position_rows(sequences: Ragged, max_history: int) -> TrainingRows:
     return TrainingRows(users, base + begin, base + end, np.maximum(previous_end - begin, 0))
 
 
+def user_rows(sequences: Ragged, max_history: int) -> TrainingRows:
+    """One row per user with any items: the last ``max_history``, which are input and target at once."""
+    users = np.flatnonzero(sequences.lengths > 0)
+    stops = sequences.offsets[1:][users]
+    starts = np.maximum(sequences.offsets[:-1][users], stops - max_history)
+    return TrainingRows(users, starts, stops, np.zeros_like(starts), shift=0)
+
+
 class SequencePlan:
     """The batches of one epoch: rows of equal length together, about ``batch_size`` targets in each, order shuffled."""
 
@@ -106,7 +115,7 @@ class SequencePlan:
         position = np.where(inside, starts[:, None] + columns[None, :], starts[:, None])
         values = self.sequences.values
         scored = inside & (columns[None, :] >= rows.first_scored[chosen][:, None])
-        targets = np.where(scored, values[np.minimum(position + 1, len(values) - 1)], IGNORE)
+        targets = np.where(scored, values[np.minimum(position + rows.shift, len(values) - 1)], IGNORE)
         return SequenceBatch(
             users=torch.from_numpy(rows.users[chosen]),
             items=torch.from_numpy(np.where(inside, values[position], 0)),
@@ -197,7 +206,10 @@ class SequencesView:
             return window_rows(self.train, model.max_history)
         if model.training_mode == POSITIONS:
             return position_rows(self.train, model.max_history)
-        raise ValueError(f"training_mode must be {WINDOWS!r} or {POSITIONS!r}, got {model.training_mode!r}")
+        if model.training_mode == USERS:
+            return user_rows(self.train, model.max_history)
+        modes = ", ".join(map(repr, (WINDOWS, POSITIONS, USERS)))
+        raise ValueError(f"training_mode must be one of {modes}, got {model.training_mode!r}")
 
     def train_plan(self, model: Any, *, batch_size: int, seed: int, epoch: int) -> SequencePlan:
         """The shuffled batches of one epoch; ``batch_size`` counts targets (a row of several is never split)."""

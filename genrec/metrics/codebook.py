@@ -44,6 +44,7 @@ def evaluate_quantization(codes: Tensor, codebook_sizes: Sequence[int]) -> dict[
         used.append(int((counts > 0).sum()))
         perplexities.append(perplexity(counts))
         metrics[f"usage_rate/level_{level}"] = used[-1] / size
+        metrics[f"unique_codes/level_{level}"] = float(used[-1])
         metrics[f"perplexity/level_{level}"] = perplexities[-1]
     metrics["usage_rate"] = sum(used) / sum(codebook_sizes)
     metrics["unique_codes"] = float(sum(used))

@@ -25,10 +25,11 @@ from genrec.contracts import (
     SequenceBatch,
     Task,
 )
+from genrec.decoding import sampling
 from genrec.decoding.beam import Step, beam_search
 from genrec.decoding.trie import Trie
 from genrec.nn.attention import RecencyBias, group_causal_bias, key_padding_bias
-from genrec.nn.embedding import TokenEmbedding, code_centroids, prefix_tokens
+from genrec.nn.embedding import TokenEmbedding, code_centroids, prefix_tokens, standardised
 from genrec.nn.serving import evaluating, recent
 from genrec.nn.transformer import CausalStack, Decoder, Encoder, TransformerSize, initialise_t5
 
@@ -41,10 +42,14 @@ class Tiger(nn.Module):
     ``"none"`` has a decoder only, of ``num_decoder_layers``: each token sees those before it, history and target alike.
     ``normalize`` is the set the softmax of a code runs over: the codes of its level, the whole vocabulary as in T5, or
     those codes that continue the prefix in the catalogue, so that the probabilities of all items sum to one.
+    Beyond the paper, ``item_embedding`` adds a vector of its own to each item of the history and ``text`` a projection
+    of its item vector: to all of its tokens or, without an encoder, to the last, so that no code can be read off before
+    its turn. Targets are always codes alone.
     """
 
     view = "tokens"
     task = Task.RETRIEVAL
+    item_vectors_option = "text"  # the key of the config that asks for item vectors
 
     def __init__(
         self,
@@ -66,6 +71,8 @@ class Tiger(nn.Module):
         tie_embeddings: bool = False,
         init_std: float = 1.0,
         codebook_init: bool = True,
+        item_embedding: bool = False,
+        text: bool = False,
     ) -> None:
         super().__init__()
         if spec.semantic_ids is None:
@@ -118,6 +125,17 @@ class Tiger(nn.Module):
         self.recency = RecencyBias(num_heads, self.num_levels, max_history) if self.causal else None
         initialise_t5(self, size)
         self.embedding.reset_parameters(init_std)
+        self.items = nn.Embedding(ids.num_items, embedding_dim) if item_embedding else None
+        if self.items is not None:
+            nn.init.normal_(self.items.weight, std=0.1 * init_std)
+        self.text: nn.Linear | None = None
+        if text:
+            if spec.item_vectors is None:
+                raise GenrecError("model.text=true needs item vectors and none were given. Choose an encoder.")
+            self.vectors: Tensor  # (N, F)
+            self.register_buffer("vectors", standardised(torch.from_numpy(spec.item_vectors)), persistent=False)
+            self.text = nn.Linear(spec.item_vectors.shape[1], embedding_dim, bias=False)
+            nn.init.normal_(self.text.weight, std=init_std * spec.item_vectors.shape[1] ** -0.5)
         if codebook_init and spec.item_vectors is not None:
             centroids = code_centroids(ids.codes, ids.codebook_sizes, spec.item_vectors)
             self.embedding.start_from(centroids, [slice(first, first + count) for first, count in self.levels])
@@ -162,6 +180,33 @@ class Tiger(nn.Module):
                 over_children=self.normalize == "catalogue",
             )
         return Recommendations(found.items[:, :k], found.scores[:, :k])
+
+    @torch.no_grad()
+    def sample(
+        self,
+        batch: HistoryBatch,
+        num_samples: int = 1,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Recommendations:
+        """Next items (B, S) drawn code by code inside the catalogue, with the log-probability of each draw."""
+        self.trie = self.trie.to(self.item_tokens.device)
+        with evaluating(self):
+            return sampling.sample(
+                self._beginning(*self._recent(batch.items, batch.lengths)),
+                self.trie,
+                batch_size=len(batch.lengths),
+                device=self.item_tokens.device,
+                num_samples=num_samples,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                seen=batch.seen,
+                generator=generator,
+            )
 
     def log_prob(self, batch: HistoryBatch, items: Tensor) -> Tensor:
         """Log-probabilities (B, T) of the given items (B, T) by teacher forcing: what beam search approximates."""
@@ -231,7 +276,8 @@ class Tiger(nn.Module):
         """Items (B, L) through the decoder alone: the hidden states (B, L, C, D) that predict each of their codes."""
         assert isinstance(self.decoder, CausalStack)
         inputs = prefix_tokens(self.item_tokens[items].flatten(1), BOS_TOKEN)
-        return self.decoder(self.embedding(inputs)).unflatten(1, (-1, self.num_levels))
+        inputs = self._with_items_read(self.embedding(inputs), items)
+        return self.decoder(inputs).unflatten(1, (-1, self.num_levels))
 
     def _recent(self, items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         return recent(items, lengths, self.max_history)
@@ -240,12 +286,33 @@ class Tiger(nn.Module):
         """Items (B, L) to memory (B, S, D), and the number of items to attend to in each row."""
         positions = torch.arange(items.shape[1], device=items.device)
         empty = len(self.item_tokens) - 1
-        tokens = self.item_tokens[torch.where(positions < lengths[:, None], items, empty)].flatten(1)
+        inside = positions < lengths[:, None]
+        tokens = self.item_tokens[torch.where(inside, items, empty)].flatten(1)
         lengths = lengths.clamp(min=1)  # without any history, one item of padding tokens is what there is to see
         groups = positions.repeat_interleave(self.num_levels)
         bias = group_causal_bias(groups, groups) if self.causal else self._history_bias(lengths, tokens.shape[1])
         assert self.encoder is not None
-        return self.encoder(self.embedding(tokens), bias), lengths
+        x = self.embedding(tokens)
+        vectors = self._vectors(items)
+        if vectors is not None:
+            x = x + (vectors * inside[..., None]).repeat_interleave(self.num_levels, dim=1)
+        return self.encoder(x, bias), lengths
+
+    def _vectors(self, items: Tensor) -> Tensor | None:
+        """(B, L, D) what items bring to a history beside their codes; None if nothing."""
+        vectors = None if self.items is None else self.items(items)
+        if self.text is not None:
+            told = self.text(self.vectors[items])
+            vectors = told if vectors is None else vectors + told
+        return vectors
+
+    def _with_items_read(self, x: Tensor, items: Tensor) -> Tensor:
+        """Inputs of the decoder alone (B, 1 + tokens, D), each item (B, L) added where its last code is read."""
+        vectors = self._vectors(items)
+        if vectors is None:
+            return x
+        ends = torch.arange(self.num_levels, x.shape[1], self.num_levels, device=x.device)
+        return x.index_add(1, ends, vectors[:, : len(ends)].to(x.dtype))
 
     def _history_bias(self, lengths: Tensor, num_tokens: int) -> Tensor | None:
         """Hides the tokens beyond each history; None where all are equally long."""
@@ -272,7 +339,8 @@ class Tiger(nn.Module):
         if isinstance(self.decoder, CausalStack):
             tokens = self.item_tokens[items].flatten(1)
             tokens = functional.pad(tokens, (1, 0), value=BOS_TOKEN)
-            first, cache = self.decoder.start(self.embedding(tokens), 1 + lengths * self.num_levels)
+            x = self._with_items_read(self.embedding(tokens), items)
+            first, cache = self.decoder.start(x, 1 + lengths * self.num_levels)
         else:
             memory, lengths = self._encode(items, lengths)
             cache = self.decoder.start(memory, self._target_bias(lengths, memory.shape[1]))

@@ -20,7 +20,7 @@ from genrec.nn.causal import LiGRBlock
 from genrec.nn.dropout import Dropout
 from genrec.nn.embedding import principal_components
 from genrec.nn.serving import evaluating, recent
-from genrec.nn.tree import child_logits, sums_below
+from genrec.nn.tree import child_logits, log_probs_of_children, sums_below
 
 _STEP = 64  # rows are filled up to a multiple: a shape's first bfloat16 product costs milliseconds on a CPU
 
@@ -155,9 +155,7 @@ class TigerItem(nn.Module):
             hidden = self._last_hidden(nodes[-1], batch)  # (B, D)
 
             def children_log_probs(level: int, parents: Tensor) -> Tensor:
-                queries = hidden[:, None].expand(-1, parents.shape[1], -1).flatten(0, 1)
-                logits = self._logits(level, queries, parents.flatten(), nodes, self.trie.max_fan_out[level])
-                return torch.log_softmax(logits, dim=-1).view(*parents.shape, -1)
+                return self._children_log_probs(level, hidden, parents, nodes)
 
             found = tree_search(
                 children_log_probs,
@@ -222,6 +220,37 @@ class TigerItem(nn.Module):
         queries = hidden + self.prefix_outputs[level - 1](self.dropout(inside))
         start = self._of_level("child_start", level)
         return child_logits(queries, parents, start, nodes[level], self.biases[level], fan_out)
+
+    def _children_log_probs(self, level: int, hidden: Tensor, parents: Tensor, nodes: list[Tensor]) -> Tensor:
+        """(B, W, F) of the children of ``parents`` (B, W), nodes of the level above, for hidden states (B, D)."""
+        fan_out = self.trie.max_fan_out[level]
+        if level == 0:
+            logits = self._logits(level, hidden, parents.flatten(), nodes, fan_out)
+            return torch.log_softmax(logits, dim=-1)[:, None]
+        start = self._of_level("child_start", level)
+        width, parents = parents.shape[1], parents.flatten()
+        found = hidden.new_full((len(parents), fan_out), -torch.inf, dtype=torch.float32)
+        found[:, 0] = 0.0  # a code without alternative has probability one
+        open_beams = (start[parents + 1] - start[parents] > 1).nonzero().squeeze(1)
+        if len(open_beams):
+            chosen = functional.pad(open_beams, (0, -len(open_beams) % _STEP))
+            rows, parents = chosen // width, parents[chosen]
+            queries = self._queries(level, hidden, rows, parents, nodes)
+            scored = log_probs_of_children(queries, parents, start, nodes[level], self.biases[level], fan_out)
+            found[open_beams] = scored[: len(open_beams)]
+        return found.view(len(hidden), width, fan_out)
+
+    def _queries(self, level: int, hidden: Tensor, rows: Tensor, parents: Tensor, nodes: list[Tensor]) -> Tensor:
+        """(R, D) what ``_logits`` multiplies the children's vectors by; each row of ``hidden`` (B, D) serves many."""
+        first, above = self.prefix_inputs[level - 1], nodes[level - 1]
+        assert isinstance(first, nn.Linear)
+        of_hidden, of_prefix = first.weight.chunk(2, dim=1)
+        if len(above) < len(parents):
+            inside = functional.linear(above, of_prefix).index_select(0, parents)
+        else:
+            inside = functional.linear(above.index_select(0, parents), of_prefix)
+        inside = inside.add_(functional.linear(hidden, of_hidden, first.bias).index_select(0, rows))
+        return hidden.index_select(0, rows) + self.prefix_outputs[level - 1](functional.gelu(inside))
 
     def _path_losses(self, hidden: Tensor, items: Tensor, nodes: list[Tensor]) -> Iterator[tuple[int, Tensor, Tensor]]:
         """The levels, the cross-entropy of the codes of ``items`` (R,) at each, and the rows that these stand for.

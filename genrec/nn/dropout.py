@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from genrec.nn.half import is_half, keep_, pass_where_positive_, relu_
+
 _LEVELS = 1 << 16  # resolution of the drop probability
 _BANK_SIZE = 1 << 24  # entries drawn beforehand
 _LARGEST_SLICE = _BANK_SIZE // 2  # so that there are as many places at which a slice may begin
@@ -67,8 +69,8 @@ class Dropout(nn.Module):
         return mask_slice(shape, self.p, dtype, self.scale)
 
     def kept(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        """1 for entries of a CPU tensor that are kept, else 0; exact in any type. Not to be written to."""
-        return mask_slice(shape, self.p, dtype, 1.0)
+        """Which entries of a CPU tensor are kept, as ``nn.half.keep_`` wants it. Not to be written to."""
+        return mask_slice(shape, self.p, torch.int16, -1) if is_half(dtype) else mask_slice(shape, self.p, dtype, 1)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -79,7 +81,7 @@ class _ReluDropout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kept: Tensor) -> Tensor:
-        x.relu_().mul_(kept)
+        keep_(relu_(x), kept)
         ctx.mark_dirty(x)
         ctx.save_for_backward(x)
         return x
@@ -88,7 +90,7 @@ class _ReluDropout(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (out,) = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(gradient, out, 0), None
+        return pass_where_positive_(gradient.clone(), out), None
 
 
 def mask_slice(shape: torch.Size, p: float, dtype: torch.dtype, value: float) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from genrec.nn.dropout import Dropout
+from genrec.nn.half import is_half, keep_, pass_where_positive_, relu_
 
 
 def replaces_autograd(x: Tensor) -> bool:
@@ -52,8 +53,9 @@ def self_attention_sublayer(
     rows, length, _ = x.shape
     kept = _kept_weights(weights, (rows * num_heads, length, length), x)
     return _SelfAttention.apply(  # pyright: ignore[reportReturnType]
-        x, norm, query, key_value, output, bias, num_heads, epsilon, product_type(x), kept, _mask(dropout, x)
-    )
+        x, norm, query, key_value, output, bias, num_heads, epsilon, product_type(x), kept, weights.scale,
+        _mask(dropout, x),
+    )  # fmt: skip
 
 
 def cross_attention_sublayer(
@@ -74,8 +76,9 @@ def cross_attention_sublayer(
     rows, length, _ = x.shape
     kept = _kept_weights(weights, (rows * num_heads, length, memory.shape[1]), x)
     return _CrossAttention.apply(  # pyright: ignore[reportReturnType]
-        x, memory, norm, query, key_value, output, bias, num_heads, epsilon, product_type(x), kept, _mask(dropout, x)
-    )
+        x, memory, norm, query, key_value, output, bias, num_heads, epsilon, product_type(x), kept, weights.scale,
+        _mask(dropout, x),
+    )  # fmt: skip
 
 
 def product_type(x: Tensor) -> torch.dtype:
@@ -89,7 +92,7 @@ def _mask(dropout: Dropout, x: Tensor) -> Tensor | None:
 
 
 def _kept_weights(dropout: Dropout, shape: tuple[int, int, int], x: Tensor) -> Tensor | None:
-    return dropout.mask(torch.Size(shape), product_type(x)) if dropout.active else None
+    return dropout.kept(torch.Size(shape), product_type(x)) if dropout.active else None
 
 
 class _FeedForward(torch.autograd.Function):
@@ -109,9 +112,9 @@ class _FeedForward(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             normed, inverse = normalize(x.flatten(0, -2), epsilon, dtype)
             first_of_normed, narrowing = (first * norm).to(dtype), (second * scale).to(dtype)
-            hidden = torch.mm(normed, first_of_normed.t()).relu_()  # (T, F)
+            hidden = relu_(torch.mm(normed, first_of_normed.t()))  # (T, F)
             if kept is not None:
-                hidden.mul_(kept)
+                keep_(hidden, kept)
             ctx.save_for_backward(normed, inverse, norm, first, first_of_normed, narrowing, hidden, mask)
             ctx.scale = scale
             return _add(x, torch.mm(hidden, narrowing.t()), mask)
@@ -123,9 +126,8 @@ class _FeedForward(torch.autograd.Function):
         of_output = _of_output(gradient, mask, hidden.dtype)
         of_second = torch.mm(of_output.t(), hidden).to(first.dtype).mul_(ctx.scale)
         of_hidden = torch.mm(of_output, narrowing)
-        # Where the result is zero, it was negative or dropped.
-        torch.ops.aten.threshold_backward.grad_input(of_hidden, hidden, 0, grad_input=of_hidden)
-        of_norm, (of_first,) = _of_normed_weights(torch.mm(of_hidden.t(), normed), norm, first)
+        pass_where_positive_(of_hidden, hidden)  # where the result is zero, it was negative or dropped
+        of_norm, (of_first,) = _of_normed_weights(_of_weight(of_hidden, normed), norm, first)
         of_x = _of_input(gradient, torch.mm(of_hidden, first_of_normed), normed, inverse)
         return of_x, of_norm, of_first, of_second, None, None, None, None, None
 
@@ -144,6 +146,7 @@ class _SelfAttention(torch.autograd.Function):
         epsilon: float,
         dtype: torch.dtype,
         kept: Tensor | None,
+        scale: float,
         mask: Tensor | None,
     ) -> Tensor:
         with torch.autocast("cpu", enabled=False):
@@ -152,7 +155,8 @@ class _SelfAttention(torch.autograd.Function):
             split = heads_first(torch.mm(normed, combined.t()), len(x), 3, num_heads)  # (3, B * H, S, E)
             weights, dropped = attention_weights(split[0], split[1], bias, num_heads, kept)
             joined = heads_last(torch.bmm(dropped, split[2])[None], len(x))
-            output = output.to(dtype)
+            output = (output * scale).to(dtype)
+            ctx.scale = scale
             ctx.save_for_backward(
                 normed, inverse, norm, query, key_value, combined, split, weights, dropped, joined, output, kept, mask
             )
@@ -167,7 +171,7 @@ class _SelfAttention(torch.autograd.Function):
         )
         rows, num_heads = len(gradient), split.shape[1] // len(gradient)
         of_result = _of_output(gradient, mask, joined.dtype)
-        of_output = torch.mm(of_result.t(), joined).to(query.dtype)
+        of_output = torch.mm(of_result.t(), joined).to(query.dtype).mul_(ctx.scale)
         of_joined = heads_first(torch.mm(of_result, output), rows, 1, num_heads)[0]
         of_split = torch.empty_like(split)
         of_scores = _of_scores(of_joined, split[2], weights, dropped, kept, of_value=of_split[2])
@@ -175,10 +179,10 @@ class _SelfAttention(torch.autograd.Function):
         torch.bmm(narrow, split[1], out=of_split[0])
         torch.bmm(narrow.mT, split[0], out=of_split[1])
         of_projected = heads_last(of_split, rows)
-        of_norm, of_weights = _of_normed_weights(torch.mm(of_projected.t(), normed), norm, query, key_value)
+        of_norm, of_weights = _of_normed_weights(_of_weight(of_projected, normed), norm, query, key_value)
         of_x = _of_input(gradient, torch.mm(of_projected, combined), normed, inverse)
         of_bias = _of_bias(of_scores, ctx.bias_shape, rows)
-        return of_x, of_norm, *of_weights, of_output, of_bias, None, None, None, None, None
+        return of_x, of_norm, *of_weights, of_output, of_bias, None, None, None, None, None, None
 
 
 class _CrossAttention(torch.autograd.Function):
@@ -196,12 +200,14 @@ class _CrossAttention(torch.autograd.Function):
         epsilon: float,
         dtype: torch.dtype,
         kept: Tensor | None,
+        scale: float,
         mask: Tensor | None,
     ) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             normed, inverse = normalize(x.flatten(0, -2), epsilon, dtype)
             seen = memory.flatten(0, -2).to(dtype)
-            asking, telling, output = (query * norm).to(dtype), key_value.to(dtype), output.to(dtype)
+            asking, telling, output = (query * norm).to(dtype), key_value.to(dtype), (output * scale).to(dtype)
+            ctx.scale = scale
             queries = heads_first(torch.mm(normed, asking.t()), len(x), 1, num_heads)[0]  # (B * H, Q, E)
             pair = heads_first(torch.mm(seen, telling.t()), len(x), 2, num_heads)  # (2, B * H, S, E)
             weights, dropped = attention_weights(queries, pair[0], bias, num_heads, kept)
@@ -221,7 +227,7 @@ class _CrossAttention(torch.autograd.Function):
          mask) = ctx.saved_tensors  # fmt: skip
         rows, num_heads = len(gradient), len(queries) // len(gradient)
         of_result = _of_output(gradient, mask, joined.dtype)
-        of_output = torch.mm(of_result.t(), joined).to(query.dtype)
+        of_output = torch.mm(of_result.t(), joined).to(query.dtype).mul_(ctx.scale)
         of_joined = heads_first(torch.mm(of_result, output), rows, 1, num_heads)[0]
         of_pair = torch.empty_like(pair)
         of_scores = _of_scores(of_joined, pair[1], weights, dropped, kept, of_value=of_pair[1])
@@ -231,11 +237,11 @@ class _CrossAttention(torch.autograd.Function):
         of_norm, (of_query,) = _of_normed_weights(torch.mm(of_queries.t(), normed), norm, query)
         of_x = _of_input(gradient, torch.mm(of_queries, asking), normed, inverse)
         of_seen = heads_last(of_pair, rows)
-        of_key_value = torch.mm(of_seen.t(), seen).to(query.dtype)
+        of_key_value = _of_weight(of_seen, seen).to(query.dtype)
         shape, dtype = ctx.memory
         of_memory = torch.mm(of_seen, telling).to(dtype).view(shape)
         of_bias = _of_bias(of_scores, ctx.bias_shape, rows)
-        return of_x, of_memory, of_norm, of_query, of_key_value, of_output, of_bias, None, None, None, None, None
+        return of_x, of_memory, of_norm, of_query, of_key_value, of_output, of_bias, *([None] * 6)
 
 
 # -- the norm, without its weight, and the sum
@@ -261,6 +267,15 @@ def _of_normed_weights(of_product: Tensor, norm: Tensor, *weights: Tensor) -> tu
     parts = of_product.to(norm.dtype).split([len(weight) for weight in weights])
     of_norm = sum((part * weight).sum(0) for part, weight in zip(parts, weights, strict=True))
     return of_norm, [part.mul_(norm) for part in parts]  # pyright: ignore[reportReturnType]
+
+
+def _of_weight(of_product: Tensor, factor: Tensor) -> Tensor:
+    """The gradient (W, D) of a weight: ``of_product`` (T, W), transposed, times ``factor`` (T, D)."""
+    if is_half(factor.dtype):
+        return torch.mm(
+            factor.t().contiguous(), of_product
+        ).t()  # transposed in the product, it costs half as much again
+    return torch.mm(of_product.t(), factor)
 
 
 def _add(x: Tensor, result: Tensor, mask: Tensor | None) -> Tensor:
@@ -293,11 +308,11 @@ def attention_weights(
     """Attention weights (B * H, Q, S) in the type of products, and those that dropout left."""
     # In half precision the softmax is several times slower, and less exact.
     scores = torch.bmm(queries, keys.mT)
-    scores = scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
+    scores = scores.float() if is_half(scores.dtype) else scores
     if bias is not None:
         scores.view(-1, num_heads, *scores.shape[1:]).add_(bias)
     weights = torch.softmax(scores, dim=-1).to(queries.dtype)
-    return weights, weights if kept is None else weights * kept
+    return weights, weights if kept is None else keep_(weights.clone(), kept)
 
 
 def _of_scores(
@@ -307,8 +322,8 @@ def _of_scores(
     torch.bmm(dropped.mT, of_joined, out=of_value)
     of_weights = torch.bmm(of_joined, values.mT)
     if kept is not None:
-        of_weights.mul_(kept)
-    if weights.dtype in (torch.bfloat16, torch.float16):
+        keep_(of_weights, kept)
+    if is_half(weights.dtype):
         of_weights, weights = of_weights.float(), weights.float()
     return torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
 

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genrec.nn.attention import Attention, RecencyBias, RelativePositionBias, group_causal_bias
-from genrec.nn.beams import BeamCache, BeamLayer, BlockWeights
+from genrec.nn.beams import BeamCache, BlockWeights, WeightCache, start_layers
 from genrec.nn.dropout import Dropout
 from genrec.nn.packing import block_diagonal, dividing_rows_of_window, pad_rows, rows_of_window
 from genrec.nn.sublayers import (
     cross_attention_sublayer,
     feedforward_sublayer,
-    heads_first,
     product_type,
     replaces_autograd,
     self_attention_sublayer,
@@ -193,6 +192,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(DecoderBlock(size) for _ in range(size.num_layers))
         self.norm = RMSNorm(size.embedding_dim)
         self.dropout = Dropout(size.dropout)
+        self._weights = WeightCache()
 
     def forward(self, x: Tensor, memory: Tensor, cross_bias: Tensor | None = None) -> Tensor:
         """``x`` (B, T, C, D), ``memory`` (B, S, D), a bias that broadcasts to (B, H, T * C, S) -> (B, T, C, D).
@@ -220,12 +220,11 @@ class Decoder(nn.Module):
     def start(self, memory: Tensor, bias: Tensor | None) -> BeamCache:
         """What decoding keeps of a batch of histories, ``memory`` (B, S, D), none of whose targets has a token yet."""
         rows = len(memory)
+        blocks = [block_weights(block) for block in cast("list[DecoderBlock]", self.blocks)]
+        layers = start_layers(self._weights, blocks, memory)
         memory = memory.flatten(0, 1).to(product_type(memory))
-        layers = []
-        for block in cast("list[DecoderBlock]", self.blocks):
-            layer = BeamLayer(block_weights(block), block.attention.num_heads)
-            layer.memory = heads_first(block.cross.key_value(memory), rows, 2, block.cross.num_heads)
-            layers.append(layer)
+        for layer in layers:
+            layer.remember(memory, rows)
         return BeamCache(layers, self.position_bias, rows, memory.device, cross_bias=bias)
 
     def step(self, x: Tensor, cache: BeamCache) -> Tensor:
@@ -238,6 +237,7 @@ class CausalStack(Encoder):
 
     def __init__(self, size: TransformerSize) -> None:
         super().__init__(size, bidirectional=False)
+        self._weights = WeightCache()
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """``x`` (B, S, D) filled from the left, so that padding on the right needs no mask; returns (B, S, D)."""
@@ -250,11 +250,10 @@ class CausalStack(Encoder):
         rows, length, _ = x.shape
         places = torch.arange(length, device=x.device)
         bias = self.position_bias(length) + group_causal_bias(places, places)
-        layers = []
-        for block in cast("list[EncoderBlock]", self.blocks):
-            layer = BeamLayer(block_weights(block), block.attention.num_heads)
+        blocks = [block_weights(block) for block in cast("list[EncoderBlock]", self.blocks)]
+        layers = start_layers(self._weights, blocks, x)
+        for layer in layers:
             x = layer.read(x, bias)
-            layers.append(layer)
         cache = BeamCache(layers, self.position_bias, rows, x.device, lengths=lengths)
         return self.norm(x[torch.arange(rows, device=x.device), lengths - 1]), cache
 
@@ -268,6 +267,7 @@ def block_weights(block: EncoderBlock | DecoderBlock) -> BlockWeights:
     cross = block.cross if isinstance(block, DecoderBlock) else None
     return BlockWeights(
         epsilon=block.attention_norm.epsilon,
+        num_heads=block.attention.num_heads,
         norm=block.attention_norm.weight,
         query=block.attention.query.weight,
         key_value=block.attention.key_value.weight,
@@ -277,6 +277,7 @@ def block_weights(block: EncoderBlock | DecoderBlock) -> BlockWeights:
         second=block.feedforward.output.weight,
         cross_norm=block.cross_norm.weight if isinstance(block, DecoderBlock) else None,
         cross_query=cross.query.weight if cross is not None else None,
+        cross_key_value=cross.key_value.weight if cross is not None else None,
         cross_output=cross.output.weight if cross is not None else None,
     )
 

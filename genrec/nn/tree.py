@@ -66,3 +66,25 @@ def child_logits(
     products = torch.bmm(packed.view(len(owners), _BLOCK, -1), children.mT).float()
     scores = products + biases[places].masked_fill(beyond, -torch.inf)[:, None]
     return scores.flatten(0, 1).index_select(0, slots)
+
+
+def log_probs_of_children(
+    queries: Tensor, parents: Tensor, child_start: Tensor, vectors: Tensor, biases: Tensor, fan_out: int
+) -> Tensor:
+    """The log-softmax (R, F) float32 of ``child_logits``, without gradients; for decoding.
+
+    Each product is made by itself, and none for places that hold no child, of which there are many: the largest family
+    is several times the mean. Nothing is sorted, packed or copied, which a gradient would need but a few beams do not.
+    """
+    start = child_start[parents]
+    counts = child_start[parents + 1] - start
+    ends = counts.cumsum(0)
+    owners = torch.repeat_interleave(torch.arange(len(queries), device=queries.device), counts)  # (children of all,)
+    children = torch.arange(len(owners), device=queries.device) + (start - ends + counts)[owners]
+    # The dot product of each child's vector with its owner's query: what a weighted embedding bag does backwards.
+    products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        queries.float(), vectors, children, ends - counts, owners, 0
+    )
+    logits = torch.full((len(queries), fan_out), -torch.inf, device=queries.device)
+    inside = torch.arange(fan_out, device=queries.device) < counts[:, None]
+    return torch.log_softmax(logits.masked_scatter_(inside, products + biases[children]), dim=1)

@@ -6,8 +6,9 @@ import logging
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from annotated_types import Ge, Gt, Lt
 from torch import nn
 
 from genrec.contracts import VAL, FitResult, GenrecError, RunContext
@@ -42,9 +43,9 @@ class AdvancedTrainer(BaseTrainer):
     patience: int | None = 5
     min_delta: float = 0.0
     use_scheduler: bool = True
-    lr_factor: float = 0.5
-    lr_patience: int = 1
-    min_lr: float = 1e-4
+    lr_factor: Annotated[float, Gt(0), Lt(1)] = 0.5
+    lr_patience: Annotated[int, Ge(0)] = 1
+    min_lr: Annotated[float, Ge(0)] = 1e-4
 
     validates: ClassVar[bool] = True
 

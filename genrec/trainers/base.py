@@ -14,9 +14,10 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Gt
 from torch import nn
 
 from genrec.artifacts import fingerprint
@@ -28,8 +29,12 @@ from genrec.trainers.engine import build_engine, quiet_lightning, show_log
 from genrec.trainers.evaluation import evaluate_items, evaluate_retrieval
 from genrec.trainers.hardware import Hardware
 from genrec.trainers.learner import Learner, optimizer_steps
+from genrec.trainers.parameter_groups import ParameterGroup
 from genrec.trainers.progress import Bar, duration
 from genrec.trainers.tracking import Tracker
+
+if TYPE_CHECKING:
+    from genrec.trainers.samples import Samples
 
 logger = logging.getLogger("genrec.trainers")
 
@@ -44,9 +49,12 @@ class BaseTrainer:
     reached first. ``monitor`` names the metric that is returned to sweepers.
     ``filter_seen`` masks a user's known items at evaluation; ``max_eval_users`` validates on a fixed sample of users
     while training (None: on all); the test is always on all.
-    ``log_every_steps`` is the distance of logged steps, ``gradient_clip_norm`` bounds the gradient's norm (None: no
-    bound). ``decay_embeddings`` False spares embedding tables the optimizer's weight decay; norms and biases are
-    always spared. ``checkpoint_every_steps`` also writes ``last.ckpt`` within epochs; ``checkpoint_every_epochs`` keeps
+    ``log_every_steps`` is the distance of logged steps. ``gradient_clip_value`` bounds each entry of the gradient,
+    ``gradient_clip_norm`` then the norm of the whole (None: no bound; given both, the gradient keeps both).
+    ``decay_embeddings`` False spares embedding tables the optimizer's weight decay; norms and biases are always spared.
+    ``parameter_groups`` gives parameters a rate and a decay of their own by patterns of their names, as
+    ``{match: "encoder.*", lr_scale: 0.1}`` (``genrec.trainers.parameter_groups.ParameterGroup`` lists the keys).
+    ``checkpoint_every_steps`` also writes ``last.ckpt`` within epochs; ``checkpoint_every_epochs`` keeps
     ``checkpoint_epoch_*.pt`` periodically.
     """
 
@@ -59,9 +67,11 @@ class BaseTrainer:
     filter_seen: bool = False
     max_eval_users: int | None = None
     log_every_steps: int = 50
-    gradient_clip_norm: float | None = 1.0
+    gradient_clip_norm: Annotated[float, Gt(0)] | None = 1.0
+    gradient_clip_value: Annotated[float, Gt(0)] | None = None
     accumulate_grad_batches: int = 1
     decay_embeddings: bool = True
+    parameter_groups: list[dict[str, Any]] = field(default_factory=list)
     checkpoint_every_steps: int | None = None
     checkpoint_every_epochs: int | None = None
 
@@ -75,6 +85,12 @@ class BaseTrainer:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise GenrecError(f"trainer.{name}={value}: give a number of 1 or more, or null for none.")
+        for name in ("gradient_clip_norm", "gradient_clip_value"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise GenrecError(f"trainer.{name}={value}: give a bound greater than 0, or null for none.")
+        for index, entry in enumerate(self.parameter_groups):
+            ParameterGroup.of(entry, f"trainer.parameter_groups[{index}]")
         if not self.k_values or min(self.k_values) < 1:
             raise GenrecError(
                 f"trainer.k_values={self.k_values}: give at least one list length, for example [5,10,20]."
@@ -89,11 +105,13 @@ class BaseTrainer:
         self.global_step = 0
         self.steps_per_epoch = 0
         self.total_steps = 0
+        self.total_epochs = 0
         self.metrics_history: dict[str, list[float]] = {}
         self.schedule: Schedule = Constant()
         self.stopped = False
         self._final: dict[str, float] = {}
         self._model: nn.Module | None = None
+        self._data: Any = None
         self._bar: Bar | None = None
         self._seconds: list[float] = []
 
@@ -151,7 +169,7 @@ class BaseTrainer:
         """
         self._reset()
         self.context = context or default_context()
-        self._model = model
+        self._model, self._data = model, data
         self.check_model(model)
         self._tracker = Tracker(self.context.loggers)
         if not trainable(model):
@@ -186,6 +204,39 @@ class BaseTrainer:
         self.fit(model, data, context)
         self.test(model, data)
         return model
+
+    def generate_samples(
+        self,
+        num_samples: int = 8,
+        seed: int | None = None,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        *,
+        model: Any = None,
+        data: Any = None,
+    ) -> Samples:
+        """What the model makes up, as an object that prints as a table (``genrec.trainers.samples.Samples``).
+
+        A model with ``sample`` continues the histories of users drawn by ``seed`` (None: the run's), one with
+        ``generate`` draws from its prior. ``top_k=0`` and ``top_p=1.0`` leave nothing out. ``model`` and ``data`` are
+        those of the last ``fit`` unless given; items have titles where ``data`` is a data set.
+        """
+        from genrec.trainers.samples import draw_samples
+
+        model, data = self._model if model is None else model, self._data if data is None else data
+        if model is None or (data is None and hasattr(model, "sample")):
+            raise GenrecError("There is no model, or no data, to draw from: call fit first, or give model= and data=.")
+        return draw_samples(
+            model,
+            data,
+            num_samples,
+            seed=self.context.seed if seed is None else seed,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            filter_seen=self.filter_seen,
+        )
 
     def _evaluate_now(self, model: nn.Module, data: Any, part: str, context: RunContext | None) -> dict[str, float]:
         if context is not None and context is not self._context:
@@ -241,7 +292,7 @@ class BaseTrainer:
 
     def _plan_schedule(self, model: nn.Module, view: Any, state: dict[str, Any] | None) -> None:
         self.schedule = self._schedule_of_run()
-        if self.schedule.per_epoch and not self.validates:
+        if self.schedule.follows_metric and not self.validates:
             raise GenrecError(
                 f"A plateau schedule follows validation, and {type(self).__name__} does not validate. "
                 "Use trainer=advanced, or another schedule (scheduler=constant)."
@@ -253,6 +304,14 @@ class BaseTrainer:
             self.steps_per_epoch = state["steps_per_epoch"]
             self.schedule.load_state_dict(state["schedule"])
         self.total_steps = min(self.steps_per_epoch * self.max_epochs, self.max_steps or 2**62)
+        self.total_epochs = math.ceil(self.total_steps / max(self.steps_per_epoch, 1))
+        length = self.total_epochs if self.schedule.interval == "epoch" else self.total_steps
+        if self.schedule.num_warmup_steps(length) >= length > 1:
+            logger.warning(
+                "Warm-up takes %d %ss and the run %d: the learning rate is reached at its end at best. "
+                "Lower scheduler.warmup_steps.",
+                self.schedule.num_warmup_steps(length), self.schedule.interval, length,
+            )  # fmt: skip
 
     def _train(self, model: nn.Module, view: Any, state: dict[str, Any] | None) -> None:
         with quiet_lightning():
@@ -262,6 +321,7 @@ class BaseTrainer:
             try:
                 engine.fit(self._learner)
             finally:
+                self._learner.thaw()
                 if self._bar is not None:
                     self._bar.close()
 

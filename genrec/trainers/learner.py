@@ -13,10 +13,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from genrec.contracts import Plan
+from genrec.contracts import GenrecError, Plan
+from genrec.optimizers import build_optimizer
 from genrec.schedulers import Schedule
 from genrec.trainers.checkpoints import set_rng_state
 from genrec.trainers.evaluation import WeightedMean
+from genrec.trainers.parameter_groups import frozen_parameters, parameter_groups
 
 if TYPE_CHECKING:
     from genrec.trainers.base import BaseTrainer
@@ -70,6 +72,7 @@ class Learner(pl.LightningModule):
         self.step_in_epoch = 0
         self.loader: EpochLoader | None = None
         self.latest: Tensor | None = None  # loss of the last batch
+        self._frozen: list[nn.Parameter] = []
         loss: Any = model.loss
         self.loss = torch.compile(loss) if policy.hardware.compile else loss
 
@@ -108,6 +111,11 @@ class Learner(pl.LightningModule):
     def on_train_start(self) -> None:
         if self.resumed is not None:
             optimizer = self.trainer.optimizers[0]
+            if _settings(optimizer.state_dict()) != _settings(self.resumed["optimizer"]):
+                raise GenrecError(
+                    "The run to be continued had another optimizer, other settings of it, or other parameter groups. "
+                    "Use the same, or start again without resume."
+                )
             optimizer.load_state_dict(self.resumed["optimizer"])
             if self.resumed["scaler"]:
                 self.trainer.precision_plugin.load_state_dict(self.resumed["scaler"])
@@ -132,10 +140,17 @@ class Learner(pl.LightningModule):
         return losses.total
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        factor = self.schedule.factor(self.policy.global_step, self.policy.total_steps)
+        factor = self.lr_factor()
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         optimizer.step(closure=optimizer_closure)
+
+    def lr_factor(self) -> float:
+        """What the schedule multiplies every group's own rate by at the coming step."""
+        policy = self.policy
+        if self.schedule.interval == "epoch":
+            return self.schedule.factor(policy.current_epoch - 1, policy.total_epochs)
+        return self.schedule.factor(policy.global_step, policy.total_steps)
 
     def configure_gradient_clipping(
         self,
@@ -143,11 +158,18 @@ class Learner(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        # Lightning refuses to clip for a fused optimizer in mixed precision. Only a gradient scaler has to be asked.
-        if gradient_clip_val is not None and getattr(self.trainer.precision_plugin, "scaler", None) is None:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
-        else:
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        # Done here, because Lightning refuses to clip for a fused optimizer in mixed precision. It leaves the gradients
+        # of such a one scaled, which is undone before; others' are unscaled already.
+        norm, value = self.policy.gradient_clip_norm, self.policy.gradient_clip_value
+        if norm is None and value is None:
+            return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)
+        if value is not None:
+            torch.nn.utils.clip_grad_value_(self.parameters(), value)
+        if norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), norm)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.step_in_epoch += 1
@@ -165,28 +187,35 @@ class Learner(pl.LightningModule):
         build = self.policy.context.optimizer or functools.partial(
             torch.optim.AdamW, lr=DEFAULT_LR, weight_decay=DEFAULT_WEIGHT_DECAY, fused=True
         )
-        optimizer = build(parameter_groups(self.model, decay_embeddings=self.policy.decay_embeddings))
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-        return optimizer
+        groups = parameter_groups(
+            self.model,
+            self.policy.parameter_groups,
+            decay_embeddings=self.policy.decay_embeddings,
+            separate_hidden=getattr(getattr(build, "func", build), "separate_hidden", False),
+        )
+        if not groups:
+            raise GenrecError("trainer.parameter_groups freezes every parameter: nothing is left to train.")
+        self._frozen = frozen_parameters(self.model, self.policy.parameter_groups)
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
+        return build_optimizer(build, groups)
+
+    def thaw(self) -> None:
+        """Lets the parameters that were frozen for this training take gradients again."""
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
+        self._frozen = []
 
     @property
     def lr(self) -> float:
-        return self.trainer.optimizers[0].param_groups[0]["lr"]
+        """The rate now, of parameters that have no scale of their own."""
+        group = self.trainer.optimizers[0].param_groups[0]
+        return group["lr"] / group.get("lr_scale", 1.0)
 
 
-def parameter_groups(model: nn.Module, *, decay_embeddings: bool = True) -> list[dict[str, Any]]:
-    """Matrices, then what no weight decay may shrink: vectors and scalars (norms, biases) and, by choice,
-    embeddings."""
-    embeddings = {
-        id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding) and not decay_embeddings
-    }
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    kept = [p for p in trainable if p.ndim < 2 or id(p) in embeddings]
-    chosen = {id(p) for p in kept}
-    decayed = [p for p in trainable if id(p) not in chosen]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": kept, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+def _settings(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an optimizer's state says of its groups, their present rates left out."""
+    return [{name: value for name, value in group.items() if name != "lr"} for group in state["param_groups"]]
 
 
 def optimizer_steps(num_batches: int, accumulate: int) -> int:

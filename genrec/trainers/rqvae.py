@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from genrec.contracts import TEST, VAL, GenrecError, Plan, RunContext
 from genrec.metrics import codebook
+from genrec.semantic_ids import SemanticIds
+from genrec.tokenizers.collisions import EXPAND, EXTRA_DIGIT, Policy, check_policy, resolve_collisions
 from genrec.trainers.advanced import AdvancedTrainer
 from genrec.trainers.base import view_of
 from genrec.trainers.evaluation import device_of, evaluate_items, evaluating
@@ -60,12 +63,57 @@ class RQVAETrainer(AdvancedTrainer):
         )
 
     def evaluate_quantization(self, model: Any, data: Any, part: str = TEST) -> dict[str, float]:
-        """``usage_rate``, ``unique_codes`` and ``perplexity`` of the codebooks over the items of ``part``."""
+        """``usage_rate``, ``unique_codes`` and ``perplexity`` = exp(-sum p log p) of the codebooks over the items of
+        ``part``: overall, and per level as ``perplexity/level_0`` ..."""
         return codebook.evaluate_quantization(self._codes(model, data, part), model.codebook_sizes)
 
-    def generate_semantic_ids(self, model: Any, data: Any) -> Tensor:
-        """The codes (N, C) of all items, in the order of their indices; they need not be unique."""
-        return self._codes(model, data, ALL)
+    def evaluate_collisions(self, model: Any, data: Any) -> dict[str, float]:
+        """How far the codes tell *all* items apart, before any policy: ``unique_share``, ``num_colliding_items`` and
+        ``largest_collision_group``."""
+        return codebook.evaluate_collisions(self._codes(model, data, ALL))
+
+    def generate_semantic_ids(
+        self,
+        model: Any,
+        data: Any,
+        *,
+        collisions: Policy | None = EXTRA_DIGIT,
+        popularity: np.ndarray | None = None,
+    ) -> Tensor:
+        """The semantic IDs (N, L) of all items, in the order of their indices, each item with its own.
+
+        ``collisions`` is a policy of ``genrec.tokenizers.collisions``, or None for the codes (N, C) of the model,
+        which items may share. The policy "expand" needs the ``popularity`` (N,) of the items.
+        """
+        if collisions is None:
+            return self._codes(model, data, ALL)
+        ids = self.semantic_ids(model, data, collisions=collisions, popularity=popularity)
+        return torch.from_numpy(ids.codes)
+
+    def semantic_ids(
+        self, model: Any, data: Any, *, collisions: Policy = EXTRA_DIGIT, popularity: np.ndarray | None = None
+    ) -> SemanticIds:
+        """``generate_semantic_ids`` as a table that can be saved for ``tokenizer=file``; logs the collisions."""
+        check_policy(collisions)
+        if collisions == EXPAND and popularity is None:
+            raise GenrecError("collisions=expand orders items by popularity: give popularity, one count per item.")
+        with evaluating(model):
+            batches = [batch.vectors for batch in self._batches(model, data, ALL)]
+            codes = torch.cat([model.encode(vectors).cpu() for vectors in batches])
+            latents = torch.cat([model.latents(vectors).cpu() for vectors in batches])
+        report = codebook.evaluate_collisions(codes)
+        logger.info(
+            "Codes of %d items: %.1f%% unique, %d items share theirs, at most %d the same (collisions=%s)",
+            len(codes), 100 * report["unique_share"], report["num_colliding_items"],
+            report["largest_collision_group"], collisions,
+        )  # fmt: skip
+        return resolve_collisions(
+            collisions,
+            codes.numpy(),
+            vectors=latents.float().numpy(),
+            codebooks=[table.float().cpu().numpy() for table in model.codebooks()],
+            popularity=np.zeros(len(codes)) if popularity is None else popularity,
+        )
 
     def create_dataloaders(self, model: nn.Module, data: Any) -> tuple[Plan, Any, Any]:
         """The batches of the first epoch, of validation and of test."""
@@ -76,7 +124,9 @@ class RQVAETrainer(AdvancedTrainer):
     def test(self, model: nn.Module, data: Any, context: RunContext | None = None) -> dict[str, float]:
         if not len(view_of(data, model).parts[TEST]):
             raise GenrecError("The view holds out no items for a test: raise test_ratio above 0, or skip the test.")
-        return super().test(model, data, context)
+        metrics = super().test(model, data, context)
+        collisions = self.evaluate_collisions(model, data)
+        return {**metrics, **{f"{ALL}/{name}": value for name, value in collisions.items()}}
 
     def _codes(self, model: Any, data: Any, part: str) -> Tensor:
         with evaluating(model):

@@ -62,7 +62,7 @@ def test_mistakes_get_a_short_answer(capsys: pytest.CaptureFixture[str], argv: l
     [
         [],
         ["model=popularity"],
-        ["+optimizer.foreach=true"],
+        ["+optimizer.amsgrad=true"],
         ["++optimizer.lr=0.1"],
         ["~optimizer.weight_decay"],
         ["~baselines.item_knn"],

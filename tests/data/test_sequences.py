@@ -145,6 +145,20 @@ def test_several_targets_are_padded_with_ignore():
     assert targets.tolist() == [[3, 4], [5, IGNORE]]
 
 
+def test_users_are_rows_that_are_input_and_target_at_once():
+    rows, view = make_view([4, 7, 0, 1], held_out=0)
+    found = {}
+    for batch in batches(view, Model(3, "users")):
+        assert torch.equal(batch.items, batch.targets)
+        assert len(set(batch.lengths.tolist())) == 1
+        found.update(zip(batch.users.tolist(), batch.items.tolist(), strict=True))
+    assert found == {0: rows[0][-3:], 1: rows[1][-3:], 3: rows[3]}
+    held_out = make_view([5, 4])[1]
+    assert {item for batch in batches(held_out, Model(9, "users")) for item in batch.items.flatten().tolist()} == set(
+        held_out.train.values.tolist()
+    )
+
+
 def test_history_of_each_part():
     _, view = make_view([4, 3])
     for part, expected in {"val": [[0, 1], [4]], "test": [[0, 1, 2], [4, 5]], "all": [[0, 1, 2, 3], [4, 5, 6]]}.items():

@@ -85,7 +85,7 @@ class RetrievalContract:
         assert isinstance(model, nn.Module)
         assert model.view in ("sequences", "tokens")
         assert model.task == Task.RETRIEVAL
-        assert model.training_mode in ("windows", "positions")
+        assert model.training_mode in ("windows", "positions", "users")
         assert model.max_history == self.MAX_HISTORY
 
     def test_shapes_and_types(self, model: Any) -> None:

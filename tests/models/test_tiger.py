@@ -42,6 +42,18 @@ class TestTigerCausal(RetrievalContract):
         return Tiger(spec, **changes)
 
 
+class TestTigerWithItems(RetrievalContract):
+    ENCODER = "causal"
+
+    def build(self, spec: DataSpec, max_history: int) -> nn.Module:
+        changes = {**TINY, "max_history": max_history, "num_beams": NUM_ITEMS, "encoder": self.ENCODER}
+        return Tiger(spec, **changes, item_embedding=True, text=True)
+
+
+class TestTigerDecoderOnlyWithItems(TestTigerWithItems):
+    ENCODER = "none"
+
+
 class TestTigerDecoderOnly(TestTigerCausal):
     ENCODER = "none"
 
@@ -53,7 +65,8 @@ class TestTigerBidirectional(TestTigerCausal):
 def _spec() -> DataSpec:
     flat = np.random.default_rng(0).choice(math.prod(SIZES), NUM_ITEMS, replace=False)
     codes = np.stack(np.unravel_index(flat, SIZES), axis=1)
-    return DataSpec(num_users=9, num_items=NUM_ITEMS, semantic_ids=SemanticIds(codes, SIZES, 3))
+    vectors = np.random.default_rng(1).normal(size=(NUM_ITEMS, 5)).astype(np.float32)
+    return DataSpec(num_users=9, num_items=NUM_ITEMS, semantic_ids=SemanticIds(codes, SIZES, 3), item_vectors=vectors)
 
 
 def _tiger(encoder: str = "causal", **changes: Any) -> Tiger:
@@ -92,9 +105,10 @@ def _alone(items: Tensor) -> HistoryBatch:
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("normalize", ["level", "vocabulary", "catalogue"])
-def test_loss_is_the_mean_negative_log_probability_of_each_prefix(encoder: str, normalize: str) -> None:
+@pytest.mark.parametrize("items", [False, True])
+def test_loss_is_the_mean_negative_log_probability_of_each_prefix(encoder: str, normalize: str, items: bool) -> None:
     """All targets in one pass, or one history per target: each position is scored as if it stood alone."""
-    model = _tiger(encoder, normalize=normalize).eval()
+    model = _tiger(encoder, normalize=normalize, item_embedding=items, text=items).eval()
     batch = _sequences([5, 6, 2, 1], first_scored=[0, 3, 1, 0])
     singles = [-model.log_prob(_alone(items), torch.tensor([[target]])) for items, target in _prefixes(batch)]
     losses = model.loss(batch)
@@ -178,8 +192,9 @@ def test_rows_longer_than_max_history_use_the_last_items(encoder: str) -> None:
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("normalize", ["level", "vocabulary", "catalogue"])
-def test_beam_of_the_whole_catalogue_equals_exhaustive_scoring(encoder: str, normalize: str) -> None:
-    model = _tiger(encoder, num_beams=NUM_ITEMS, normalize=normalize).eval()
+@pytest.mark.parametrize("items", [False, True])
+def test_beam_of_the_whole_catalogue_equals_exhaustive_scoring(encoder: str, normalize: str, items: bool) -> None:
+    model = _tiger(encoder, num_beams=NUM_ITEMS, normalize=normalize, item_embedding=items, text=items).eval()
     batch = _history([6, 1, 3])
     scores = model.log_prob(batch, torch.arange(NUM_ITEMS).expand(3, -1))
     expected = scores.sort(descending=True, stable=True)
@@ -431,6 +446,19 @@ def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:
         Tiger(_spec(), **{**TINY, **changes})
     with pytest.raises(GenrecError, match="tokenizer"):
         Tiger(DataSpec(num_users=1, num_items=2), **TINY)
+
+
+def test_samples_have_the_models_own_probabilities() -> None:
+    """With ``normalize=catalogue`` the log-probability of a draw is that of its item; the options reach the draw."""
+    model = Tiger(_spec(), **{**TINY, "normalize": "catalogue"}).train()
+    batch = _history([4, 2])
+    found = model.sample(batch, 200, generator=torch.Generator().manual_seed(0))
+    assert model.training and found.items.shape == (2, 200)
+    with torch.no_grad():
+        assert torch.allclose(found.scores, model.eval().log_prob(batch, found.items), atol=1e-4)
+    assert len(found.items.unique()) > 3
+    greedy = model.sample(batch, 5, top_k=1)
+    assert (greedy.items == greedy.items[:, :1]).all() and greedy.scores.abs().max() < 1e-6
 
 
 def test_yaml_defaults_equal_the_constructors() -> None:

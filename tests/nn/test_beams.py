@@ -69,9 +69,13 @@ def test_keys_and_values_of_a_history_are_held_once_per_row() -> None:
     decoder.step(torch.randn(2, 1, 12), cache)
     cache.reorder(torch.zeros(2, 5, dtype=torch.long))
     decoder.step(torch.randn(2, 5, 12), cache)
+    cache.reorder(torch.zeros(2, 3, dtype=torch.long))
+    decoder.step(torch.randn(2, 3, 12), cache)
     for layer in cache.layers:
-        assert layer.memory is not None and layer.memory.shape == (2, 2 * 2, 7, 4)
-        assert layer.past is not None and layer.past.shape == (2, 2 * 2, 1 + 5, 4)
+        assert layer.memory is not None
+        assert [part.shape for part in layer.memory] == [(2, 7 * 2, 12)] * 2
+        assert layer.keys is not None and layer.keys.shape == (2 * 2, 1 + 5, 4)
+        assert layer.num_values == 2 * (1 + 5 + 3)
 
 
 @torch.no_grad()
@@ -82,5 +86,5 @@ def test_half_precision_stays_close() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cache = decoder.start(memory, None)
         rough = decoder.step(token, cache)
-    assert cache.layers[0].memory is not None and cache.layers[0].memory.dtype == torch.bfloat16
+    assert cache.layers[0].memory is not None and cache.layers[0].memory[0].dtype == torch.bfloat16
     assert (rough.float() - exact).abs().max() < 0.1 * exact.abs().max()

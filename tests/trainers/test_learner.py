@@ -6,29 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from trainer_toys import toy_context, toy_model, toy_view
 
+from genrec.contracts import GenrecError
 from genrec.trainers.hardware import Hardware
-from genrec.trainers.learner import EpochLoader, parameter_groups
+from genrec.trainers.learner import EpochLoader
 from genrec.trainers.simple import SimpleTrainer
 
 PLAN: Any = list(range(10))
-
-
-def test_weight_decay_spares_norms_and_biases() -> None:
-    model = toy_model()
-    decayed, spared = parameter_groups(model)
-    assert {id(p) for p in decayed["params"]} == {id(model.items.weight), id(model.out.weight)}
-    assert spared["weight_decay"] == 0.0
-    decayed, spared = parameter_groups(model, decay_embeddings=False)
-    assert [id(p) for p in decayed["params"]] == [id(model.out.weight)]
-    assert len(spared["params"]) == 4
-
-
-def test_frozen_parameters_are_left_out() -> None:
-    model = nn.Linear(2, 2, bias=False).requires_grad_(False)
-    assert parameter_groups(model) == []
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -70,3 +55,32 @@ def test_gradients_are_clipped_for_a_fused_optimizer_in_mixed_precision(tmp_path
         SimpleTrainer(max_epochs=1, batch_size=64, gradient_clip_norm=bound).fit(model, toy_view(), context)
         moved[bound] = float((model.items.weight.detach() - before).norm())
     assert 0 < moved[1e-6] < 1e-4 < 1e-2 < moved[None]
+
+
+def clipped(folder: Path, **bounds: Any) -> torch.Tensor:
+    """How far one step of plain SGD at rate 1 moves the weights, which is the gradient after clipping."""
+    model = toy_model()
+    before = torch.cat([weight.detach().flatten() for weight in model.parameters()]).clone()
+    context = toy_context(
+        folder, hardware=Hardware(accelerator="cpu"), optimizer=functools.partial(torch.optim.SGD, lr=1.0)
+    )
+    SimpleTrainer(max_epochs=1, max_steps=1, **bounds).fit(model, toy_view(), context)
+    return before - torch.cat([weight.detach().flatten() for weight in model.parameters()])
+
+
+def test_clipping_by_norm_by_value_and_by_both(tmp_path: Path) -> None:
+    free = clipped(tmp_path / "free", gradient_clip_norm=None)
+    bound = float(free.abs().max()) / 4
+    by_value = clipped(tmp_path / "value", gradient_clip_norm=None, gradient_clip_value=bound)
+    assert torch.allclose(by_value, free.clamp(-bound, bound), atol=1e-6) and not torch.allclose(by_value, free)
+    limit = float(by_value.norm()) / 2
+    by_norm = clipped(tmp_path / "norm", gradient_clip_norm=limit)
+    assert torch.allclose(by_norm, free * limit / free.norm(), atol=1e-6)
+    both = clipped(tmp_path / "both", gradient_clip_norm=limit, gradient_clip_value=bound)
+    assert torch.allclose(both, by_value / 2, atol=1e-6)  # first the entries, then the length
+
+
+@pytest.mark.parametrize("name", ["gradient_clip_norm", "gradient_clip_value"])
+def test_a_bound_of_nothing_is_refused(name: str) -> None:
+    with pytest.raises(GenrecError, match=rf"^trainer\.{name}=0"):
+        SimpleTrainer(**{name: 0})  # pyright: ignore[reportArgumentType]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,89 @@ def test_semantic_ids_are_made_for_all_items_in_order(tmp_path: Path) -> None:
     model, view = rqvae(), ItemsView(VECTORS)
     run = trainer(eval_batch_size=33)
     run.context = toy_context(tmp_path)
-    codes = run.generate_semantic_ids(model, view)
+    codes = run.generate_semantic_ids(model, view, collisions=None)
     assert codes.shape == (200, 2)
     assert codes.dtype == torch.long
     assert torch.equal(codes, model.eval().encode(torch.from_numpy(VECTORS)))
+
+
+def test_no_two_items_share_a_semantic_id(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """200 items, 64 content codes: a further digit counts those that share theirs, in the order of the items."""
+    model, view = rqvae(), ItemsView(VECTORS)
+    run = trainer(eval_batch_size=33)
+    run.context = toy_context(tmp_path)
+    content = run.generate_semantic_ids(model, view, collisions=None)
+    with caplog.at_level("INFO", logger="genrec.trainers"):
+        ids = run.generate_semantic_ids(model, view)
+    assert ids.shape == (200, 3) and ids.dtype == torch.long
+    assert torch.equal(ids[:, :2], content)
+    counted: Counter[tuple[int, ...]] = Counter()
+    for row in ids.tolist():
+        assert row[2] == counted[tuple(row[:2])]
+        counted[tuple(row[:2])] += 1
+    report = run.evaluate_collisions(model, view)
+    assert report["unique_share"] == len(counted) / 200
+    assert report["num_colliding_items"] == sum(count for count in counted.values() if count > 1)
+    assert report["largest_collision_group"] == max(counted.values()) > 1
+    assert f"Codes of 200 items: {len(counted) / 2:.1f}% unique" in caplog.text
+
+
+def test_the_other_collision_policies(tmp_path: Path) -> None:
+    model, view, run = rqvae(num_embeddings=16), ItemsView(VECTORS), trainer()
+    run.context = toy_context(tmp_path)
+    run._initialize(model, view)
+    spread = run.semantic_ids(model, view, collisions="sinkhorn")
+    assert spread.codebook_sizes == (16, 16) and len(np.unique(spread.codes, axis=0)) == 200
+    popularity = np.arange(200)
+    digits = run.generate_semantic_ids(model, view, collisions="expand", popularity=popularity)
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for item in reversed(range(200)):  # the most popular first
+        groups.setdefault(tuple(digits[item, :2].tolist()), []).append(int(digits[item, 2]))
+    assert all(group == list(range(len(group))) for group in groups.values())
+    with pytest.raises(GenrecError, match="collisions=expand orders items by popularity"):
+        run.semantic_ids(model, view, collisions="expand")
+    with pytest.raises(GenrecError, match="collisions=some is unknown"):
+        run.semantic_ids(model, view, collisions="some")  # pyright: ignore[reportArgumentType]
+
+
+def test_reconstruction_and_quantisation_equal_numpy(tmp_path: Path) -> None:
+    model, view = rqvae(), ItemsView(VECTORS)
+    run = trainer(eval_batch_size=17)
+    run.context = toy_context(tmp_path)
+    items = view.parts["test"]
+    with torch.no_grad():
+        codes = model.eval().encode(torch.from_numpy(VECTORS[items])).numpy()
+        rebuilt = model.reconstruct(torch.from_numpy(VECTORS[items])).double().numpy()
+    old = VECTORS[items].astype(np.float64)
+    expected = {
+        "mse": ((rebuilt - old) ** 2).mean(),
+        "rmse": np.sqrt(((rebuilt - old) ** 2).mean()),
+        "sse_per_sample": ((rebuilt - old) ** 2).sum() / len(items),
+        "cosine_similarity": np.mean(
+            [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(rebuilt, old, strict=True)]
+        ),
+    }
+    assert run.evaluate_reconstruction(model.train(), view) == pytest.approx(expected, rel=1e-6)
+    assert model.training
+    found = run.evaluate_quantization(model, view)
+    for level in range(2):
+        counts = np.array(sorted(Counter(codes[:, level].tolist()).values()))
+        share = counts / counts.sum()
+        assert found[f"unique_codes/level_{level}"] == len(counts)
+        assert found[f"usage_rate/level_{level}"] == len(counts) / 8
+        assert found[f"perplexity/level_{level}"] == pytest.approx(np.exp(-(share * np.log(share)).sum()))
+    assert found["unique_codes"] == sum(found[f"unique_codes/level_{level}"] for level in range(2))
+    assert found["usage_rate"] == found["unique_codes"] / 16
+    assert found["perplexity"] == pytest.approx(np.mean([found[f"perplexity/level_{level}"] for level in range(2)]))
+
+
+def test_train_model_tests_and_returns_the_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, run = rqvae(), trainer()
+    with caplog.at_level("INFO", logger="genrec.trainers"):
+        assert run.train_model(model, ItemsView(VECTORS), toy_context(tmp_path)) is model
+    assert bool(model.initialized) and "Test results: " in caplog.text
+    collisions = run.evaluate_collisions(model, ItemsView(VECTORS))
+    assert run.test(model, ItemsView(VECTORS))["all/unique_share"] == collisions["unique_share"]
 
 
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, monkeypatch: Any) -> None:

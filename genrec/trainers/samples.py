@@ -1,0 +1,146 @@
+"""What a trained model makes up: next items for users drawn from the data, or the items of users who do not exist.
+
+S samples, M items per sample, N items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+
+from genrec.contracts import IGNORE, GenrecError, Recommendations
+from genrec.data.ragged import Ragged
+from genrec.data.sequences import history_batch
+from genrec.decoding.options import check_count, check_sampling
+from genrec.tables import to_text
+from genrec.trainers.evaluation import device_of, evaluating
+
+_BATCH = 256  # users at a time
+_NO_LIMIT = 1_000_000  # history length for models that take any
+_SHOWN = 3  # items of a history in the table
+_WIDTH = 150
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated ``items`` (S, M), filled with IGNORE, and the log-probability ``scores`` (S, M) with which each came.
+
+    ``users`` (S,) and ``histories`` (S rows, oldest item first) say what each sample continues; None where it came from
+    a prior. ``titles`` names the N items; without it they are called by their index. Prints as a table.
+    """
+
+    items: Tensor
+    scores: Tensor
+    users: np.ndarray | None = None
+    histories: Ragged | None = None
+    titles: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Per sample: ``history`` and ``generated`` as lists of names, and the ``log_prob`` of all it generated."""
+        histories = (
+            [[] for _ in range(len(self))] if self.histories is None else [row.tolist() for row in self.histories]
+        )
+        return [
+            {
+                "history": [self.name(item) for item in history],
+                "generated": [self.name(item) for item in items if item != IGNORE],
+                "log_prob": sum(score for item, score in zip(items, scores, strict=True) if item != IGNORE),
+            }
+            for history, items, scores in zip(histories, self.items.tolist(), self.scores.tolist(), strict=True)
+        ]
+
+    def name(self, item: int) -> str:
+        return f"item {item}" if self.titles is None else self.titles[item]
+
+    def table(self) -> Table:
+        """One sample per row; of a history its end, as what came last matters most."""
+        table = Table(title=f"{len(self)} samples", title_justify="left", box=box.SIMPLE_HEAD, min_width=20)
+        if self.histories is not None:
+            table.add_column("history", overflow="fold")
+        table.add_column("generated", overflow="fold")
+        table.add_column("log-probability", justify="right")
+        for row in self.rows():
+            history = row["history"]
+            shown = [*(["..."] if len(history) > _SHOWN else []), *history[-_SHOWN:]]
+            first = [" > ".join(escape(name) for name in shown)] if self.histories is not None else []
+            table.add_row(*first, ", ".join(escape(name) for name in row["generated"]) or "-", f"{row['log_prob']:.2f}")
+        return table
+
+    def __rich__(self) -> Table:
+        return self.table()
+
+    def __str__(self) -> str:
+        return to_text(self.table(), width=_WIDTH)
+
+
+def draw_samples(
+    model: Any,
+    data: Any,
+    num_samples: int = 8,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    filter_seen: bool = False,
+) -> Samples:
+    """Samples of a model with ``generate`` (from its prior) or ``sample`` (after the histories of so many users).
+
+    ``data`` is a data set or a sequence view; a data set also knows titles. A history is all that is known of a user,
+    as nothing is held out here; users are drawn by ``seed``, each once while there are enough. The same seed gives the
+    same samples, and the state of torch's own random numbers stays as it was.
+    """
+    check_count(num_samples)
+    check_sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    check_can_generate(model)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    titles = getattr(data, "titles", None)
+    device = device_of(model)
+    generator = torch.Generator(device).manual_seed(seed)
+    with evaluating(model, seed):
+        if hasattr(model, "generate"):
+            found = model.generate(num_samples, generator=generator, **options)
+            return Samples(found.items.cpu(), found.scores.cpu(), titles=titles)
+        users, histories = _drawn_users(data.view(model.view) if hasattr(data, "view") else data, num_samples, seed)
+        parts: list[Recommendations] = []
+        for begin in range(0, num_samples, _BATCH):
+            rows = np.arange(begin, min(begin + _BATCH, num_samples))
+            batch = history_batch(
+                users[rows],
+                histories.take(rows),
+                max_history=getattr(model, "max_history", None) or _NO_LIMIT,
+                filter_seen=filter_seen,
+            )
+            parts.append(model.sample(batch.to(device), 1, generator=generator, **options))
+    items, scores = (torch.cat([getattr(part, name).cpu() for part in parts]) for name in ("items", "scores"))
+    return Samples(items, scores, users, histories, titles)
+
+
+def check_can_generate(model: Any) -> None:
+    """Raises GenrecError for a model that only ranks or codes."""
+    if not hasattr(model, "generate") and not hasattr(model, "sample"):
+        raise GenrecError(
+            f"{type(model).__name__} generates nothing: it has neither a method generate nor sample. "
+            "Use model=tiger, which samples next items, or model=vae, which samples from a prior."
+        )
+
+
+def _drawn_users(view: Any, count: int, seed: int) -> tuple[np.ndarray, Ragged]:
+    """``count`` users with a history, and these histories."""
+    history: Ragged = view.history("all")
+    known = np.flatnonzero(history.lengths > 0)
+    if not len(known):
+        raise GenrecError("No user of the data has any items, so there is no history to continue. Use other data.")
+    users = np.random.default_rng([seed, 13]).choice(known, count, replace=count > len(known))
+    return users, history.take(users)
