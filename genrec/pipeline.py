@@ -342,7 +342,7 @@ def _plain(node: DictConfig) -> dict[str, Any]:
 
 
 def _baselines(config: DictConfig) -> dict[str, Any]:
-    return dict(config.baselines or {})
+    return {name: node for name, node in (config.baselines or {}).items() if node is not None}
 
 
 def _report(prepared: Prepared) -> dict[str, float]:

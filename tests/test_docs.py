@@ -143,7 +143,7 @@ def program_of(words: list[str]) -> tuple[str, list[str]]:
         words = words[2:]
     elif words[0] == "python" and words[1].endswith(".py"):
         words = words[1:]
-    program = {"genrec": "genrec.run", "genrec-recommend": "genrec.recommend"}.get(words[0], words[0])
+    program = {"genrec": "genrec.run", "genrec-recommend": "genrec.recommend", "genrec-generate": "genrec.generate"}.get(words[0], words[0])
     return program, words[1:]
 
 

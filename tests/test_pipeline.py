@@ -91,7 +91,8 @@ def with_prefix(final: dict[str, float], prefix: str) -> dict[str, float]:
 
 
 def of_test(final: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in final.items() if name.startswith("test/")}
+    """Test metrics of rankings, which every retrieval model has."""
+    return {name: value for name, value in final.items() if name.startswith("test/") and name != "test/perplexity"}
 
 
 # -- metrics.json
@@ -323,6 +324,11 @@ def test_baselines_that_need_text_are_left_out_with_a_reason(
     reasons = [line for line in caplog.messages if line.startswith("baseline text_knn left out")]
     assert len(reasons) == 1 and "no item text" in reasons[0]
     assert not (outcome.folder / "semantic_ids.npz").exists()
+
+
+def test_a_baseline_may_be_switched_off(workshop: Workshop) -> None:
+    outcome = workshop.run("fewer", "model=item_knn", *SYNTHETIC, "baselines.text_knn=null")
+    assert {name.split("/")[1] for name in with_prefix(outcome.final, "baseline")} == {"popularity"}
 
 
 def test_text_encoder_without_text_names_what_to_do(workshop: Workshop, shop: Path) -> None:

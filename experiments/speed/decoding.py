@@ -1,7 +1,8 @@
 """Beam search over the catalogue with the network of the paper: users per second.
 
 transformers and ours have the same weights and must return the same items. torch-rechub is transformers' ``generate``
-on its own class; cornac searches for one user at a time, with its own heads.
+on its own class; cornac searches for one user at a time, with its own heads. Where users may share a batch, every
+contender has the size of batch that suits it best: a few are tried before anything is timed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.speed import data
-from experiments.speed.measure import Absent, Contender, Task, Work
+from experiments.speed.measure import Absent, Contender, Task, Work, fastest
 from experiments.speed.setting import BF16, FP32, Setting, attempt, optional
 from experiments.speed.t5 import PAPER, Generate, build_t5, copy_weights
 from experiments.speed.training_tiger import padded_table, tiger_item
@@ -27,6 +28,7 @@ from genrec.semantic_ids import SemanticIds
 
 REFERENCE, RECHUB, CORNAC = "transformers generate", "torch-rechub generate", "cornac beam search"
 _MILLION = 1_000_000
+_TIMES = (1, 2, 4)  # batches that are tried, in multiples of a case's own
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,7 @@ def tasks(setting: Setting) -> Iterator[Task]:
 
 def _task(setting: Setting, case: Case, ids: SemanticIds) -> Task:
     torch.manual_seed(0)
-    users = setting.few(64, 32) if case.batch > 1 else setting.few(16, 6)
-    batches = history_batches(setting, ids, users, case.batch)
+    batches = batch_sizes(setting, case, ids)
     model = _tiger(setting, ids, case.beams)
     contenders: list[Contender | Absent] = []
     reference = attempt(REFERENCE, lambda: _generate(setting, case, model, ids, batches, REFERENCE))
@@ -83,11 +84,20 @@ def _task(setting: Setting, case: Case, ids: SemanticIds) -> Task:
         name = f"genrec tiger_item, {precision}"
         contenders.append(attempt(name, lambda p=precision, n=name: _item_level(setting, case, ids, batches, p, n)))
     return Task(
-        name=f"Constrained decoding, {case.name} ({ids.num_items:,} items, batches of {case.batch})",
+        name=f"Constrained decoding, {case.name} ({ids.num_items:,} items)",
         unit="users/s",
         contenders=contenders,
         reference=REFERENCE,
     )
+
+
+def batch_sizes(setting: Setting, case: Case, ids: SemanticIds) -> dict[int, list[HistoryBatch]]:
+    """The same users in batches of each size that may be used."""
+    if case.batch == 1:
+        return {1: history_batches(setting, ids, setting.few(16, 6), 1)}
+    users = case.batch * setting.few(_TIMES[-1], 2)
+    sizes = [case.batch * times for times in _TIMES if case.batch * times <= users]
+    return {size: history_batches(setting, ids, users, size) for size in sizes}
 
 
 def history_batches(setting: Setting, ids: SemanticIds, users: int, size: int) -> list[HistoryBatch]:
@@ -132,34 +142,54 @@ class Recommend:
         return counter.get_total_flops() / work.units
 
 
-def _ours(setting: Setting, case: Case, model: Tiger, batches: list[HistoryBatch], precision: str) -> Contender:
-    call = Recommend(model, batches, case.beams, precision)
+def _recommending(
+    model: Any, batches: dict[int, list[HistoryBatch]], case: Case, precision: str
+) -> tuple[Recommend, str]:
+    """``recommend`` in batches of the size that suits it, and the words for the settings."""
+    calls = {size: Recommend(model, of_size, case.beams, precision) for size, of_size in batches.items()}
+    size = fastest(dict(calls))
+    return calls[size], _in_batches(size)
+
+
+def _in_batches(size: int) -> str:
+    return f"batches of {size}" if size > 1 else "one user at a time"
+
+
+def _ours(
+    setting: Setting, case: Case, model: Tiger, batches: dict[int, list[HistoryBatch]], precision: str
+) -> Contender:
+    call, words = _recommending(model, batches, case, precision)
     return Contender(
         name=f"genrec TIGER, {precision}",
         ours=True,
         call=call,
-        settings=f"model.recommend, {precision}, softmax over the whole vocabulary as T5",
+        settings=f"model.recommend, {precision}, softmax over the whole vocabulary as T5, {words}",
         target=case.target if precision == FP32 else "",
         floor=setting.machine.floor(call.flops_per_user(), precision=precision),
     )
 
 
 def _item_level(
-    setting: Setting, case: Case, ids: SemanticIds, batches: list[HistoryBatch], precision: str, name: str
+    setting: Setting,
+    case: Case,
+    ids: SemanticIds,
+    batches: dict[int, list[HistoryBatch]],
+    precision: str,
+    name: str,
 ) -> Contender:
-    call = Recommend(tiger_item(setting, ids, num_beams=case.beams), batches, case.beams, precision)
+    call, words = _recommending(tiger_item(setting, ids, num_beams=case.beams), batches, case, precision)
     return Contender(
         name=name,
         ours=True,
         call=call,
-        settings=f"model.recommend of a model of its own, at its defaults, {precision}",
+        settings=f"model.recommend of a model of its own, at its defaults, {precision}, {words}",
         target=case.item_target if precision == FP32 else "",
         floor=setting.machine.floor(call.flops_per_user(), precision=precision),
     )
 
 
 def _generate(
-    setting: Setting, case: Case, ours: Tiger, ids: SemanticIds, batches: list[HistoryBatch], peer: str
+    setting: Setting, case: Case, ours: Tiger, ids: SemanticIds, batches: dict[int, list[HistoryBatch]], peer: str
 ) -> Contender:
     from transformers import T5ForConditionalGeneration
 
@@ -169,20 +199,22 @@ def _generate(
     model = build_t5(ids.vocab_size, kind=kind)
     copy_weights(ours, model)
     generate = Generate(model, ids, setting.prefix_lists(ids), case.beams)
-    inputs = [_tokens(ids.tokens(), ids, batch) for batch in batches]
-    generate(*inputs[0])
-    expected = Recommend(ours, batches[:1], case.beams)
+    first = batches[case.batch][0]
+    generate(*_tokens(ids.tokens(), ids, first))
+    expected = Recommend(ours, [first], case.beams)
     expected()
     same = float((torch.from_numpy(generate.items) == expected.items[0]).float().mean())
 
-    def call() -> Work:
-        return Work(sum(generate(*entry).units for entry in inputs))
-
+    calls: dict[int, Callable[[], Work]] = {}
+    for size, of_size in batches.items():
+        inputs = [_tokens(ids.tokens(), ids, batch) for batch in of_size]
+        calls[size] = lambda inputs=inputs: Work(sum(generate(*entry).units for entry in inputs))
+    size = fastest(calls)
     return Contender(
         name=peer,
-        call=call,
+        call=calls[size],
         settings="generate(prefix_allowed_tokens_fn=...) on a dictionary of prefixes, key-value cache, fp32, "
-        "eval and inference mode, histories of like length together",
+        f"eval and inference mode, histories of like length together, {_in_batches(size)}",
         note=f"{same:.1%} of places hold the same item as genrec's list",
     )
 
@@ -194,14 +226,14 @@ def _tokens(table: np.ndarray, ids: SemanticIds, batch: HistoryBatch) -> tuple[T
     return tokens, (tokens != PAD_TOKEN).long()
 
 
-def _cornac(setting: Setting, case: Case, ids: SemanticIds, batches: list[HistoryBatch]) -> Contender:
+def _cornac(setting: Setting, case: Case, ids: SemanticIds, batches: dict[int, list[HistoryBatch]]) -> Contender:
     network = optional("cornac.models.tiger.tiger", "TIGERSeq2Seq")
     recommender = optional("cornac.models.tiger", "TIGER")(device="cpu")
     recommender.rqvae_codebook_size = ids.codebook_sizes[0]
     recommender._build_semantic_ids(ids.codes[:, : ids.num_content_levels])
     model = network(recommender.level_sizes).eval()
     inputs = []
-    for batch in batches[: max(1, setting.few(32, 8) // case.batch)]:
+    for batch in batches[case.batch][: max(1, setting.few(32, 8) // case.batch)]:
         tokens, mask = _tokens(recommender.sid_table + model.offsets.numpy(), ids, batch)
         inputs += [
             (tokens[row, : int(mask[row].sum())][None], mask[row, : int(mask[row].sum())][None].float())

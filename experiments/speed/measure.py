@@ -82,6 +82,24 @@ class Rules:
     allow_busy: bool = False
 
 
+def fastest(calls: dict[int, Callable[[], Work]], watch: Callable[[], float] = time.perf_counter) -> int:
+    """The size of batch whose call takes least for a unit of work; a short first call counts as a warm-up."""
+    if len(calls) == 1:
+        return next(iter(calls))
+
+    def seconds(call: Callable[[], Work]) -> float:
+        begun = watch()
+        work = call()
+        taken = watch() - begun
+        if taken < _LONG:
+            begun = watch()
+            work = call()
+            taken = watch() - begun
+        return taken / work.units
+
+    return min(calls, key=lambda size: seconds(calls[size]))
+
+
 @dataclass(frozen=True)
 class Turn:
     """One contender's part of one round: units per second, how long it took, the share others took."""

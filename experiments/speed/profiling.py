@@ -12,7 +12,7 @@ from experiments.speed.decoding import Case, Recommend, history_batches
 from experiments.speed.ours import Training
 from experiments.speed.setting import BF16, LIGHTNING, Setting
 from experiments.speed.training_sasrec import sasrec
-from experiments.speed.training_tiger import BATCH, tiger, tiger_item
+from experiments.speed.training_tiger import OUR_BATCHES, tiger, tiger_item
 
 BEGIN, END = "<!-- profile: written by `make bench ARGS=--profile` -->", "<!-- end of profile -->"
 
@@ -57,9 +57,12 @@ def _workloads(setting: Setting, precision: str) -> list[tuple[str, Callable[[],
 
     case = Case("beam 20", None, 20, 32)
     return [
-        ("training TIGER, faithful", training(lambda: tiger(setting, "bidirectional"), BATCH, 8)),
-        ("training TIGER, one pass", training(lambda: tiger(setting, "causal"), BATCH, 16)),
-        ("training tiger_item", training(lambda: tiger_item(setting, setting.ids), 2 * BATCH, 32)),
+        (
+            "training TIGER, faithful",
+            training(lambda: tiger(setting, "bidirectional"), OUR_BATCHES["bidirectional"], 8),
+        ),
+        ("training TIGER, one pass", training(lambda: tiger(setting, "causal"), OUR_BATCHES["causal"], 8)),
+        ("training tiger_item", training(lambda: tiger_item(setting, setting.ids), OUR_BATCHES["tiger_item"], 32)),
         (
             "training SASRec",
             training(lambda: sasrec(setting), 512, 48),

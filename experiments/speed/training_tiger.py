@@ -1,7 +1,8 @@
 """Training TIGER with the network of the paper: targets per second.
 
-Peers get 256 sliding windows a step, padded to 20 items, and the barest of loops (forward, backward, clipping, fused
-AdamW), which is more than their own trainers give them. Ours go through the real trainer, on exact-length batches.
+Peers get sliding windows padded to 20 items, the better of two batch sizes, and the barest of loops (forward, backward,
+clipping, fused AdamW), which is more than their own trainers give them. Ours go through the real trainer, on
+exact-length batches of a size that suits each.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from experiments.speed.measure import Contender, Task, Work
+from experiments.speed.measure import Contender, Task, Work, fastest
 from experiments.speed.ours import Training
 from experiments.speed.setting import BF16, FP32, LIGHTNING, Setting, attempt, optional
 from experiments.speed.t5 import PAPER, build_t5
@@ -24,8 +25,10 @@ from genrec.models.tiger import Tiger
 from genrec.semantic_ids import SemanticIds
 
 BATCH, WIDTH = 256, 20
+PEER_BATCHES = (64, 256)  # windows a step; the faster is timed
+OUR_BATCHES = {"bidirectional": 256, "causal": 1024, "none": 1024, "tiger_item": 1024}  # targets a step
 REFERENCE, _BF16 = "transformers T5, padded, fp32", "transformers T5, padded, bf16"
-_PADDED = f"{BATCH} windows a step padded to {WIDTH} items, dropout .1, bare loop, clip 1, fused AdamW"
+_PADDED = f"padded to {WIDTH} items, dropout .1, bare loop, clip 1, fused AdamW"
 _NETWORK = "d 128, 4+4 layers, 6 heads of 64, feed-forward 1,024"
 
 
@@ -100,14 +103,44 @@ class BareLoop:
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def __call__(self) -> Work:
-        for batch in self.batches:
+        return self.run(self.batches)
+
+    def run(self, batches: list[Any]) -> Work:
+        """The same over some batches, each a tuple of tensors."""
+        for batch in batches:
             self.optimizer.zero_grad(set_to_none=True)
             with torch.autocast("cpu", torch.bfloat16) if self.precision == BF16 else nullcontext():
                 loss = self.loss(batch)
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
-        return Work(len(self.batches) * BATCH)
+        return Work(sum(len(batch[0]) for batch in batches))
+
+    def settle(self) -> int:
+        """Cuts the batches into the size of ``PEER_BATCHES`` that takes least time for a window, and names it."""
+        cuts = {size: _cut(self.batches, size) for size in PEER_BATCHES}
+        tried = {size: lambda part=part[: BATCH // size]: self.run(part) for size, part in cuts.items()}
+        size = fastest(tried)
+        self.batches = cuts[size]
+        return size
+
+
+def _cut(batches: list[Any], size: int) -> list[Any]:
+    """Batches of ``size`` rows of those given, each a tuple of tensors."""
+    return [
+        tuple(tensor[begin : begin + size] for tensor in batch)
+        for batch in batches
+        for begin in range(0, len(batch[0]), size)
+    ]
+
+
+def _peer(
+    name: str, model: nn.Module, batches: list[Any], loss: Any, precision: str, floor: float, words: str
+) -> Contender:
+    loop = BareLoop(model, batches, loss, precision)
+    size = loop.settle()
+    settings = f"{size} windows a step {_PADDED}, {precision}{words}"
+    return Contender(name=name, call=loop, settings=settings, floor=floor)
 
 
 def _t5(name: str, windows: PaddedWindows, precision: str, floor: float, kind: Any = None) -> Contender:
@@ -122,12 +155,7 @@ def _t5(name: str, windows: PaddedWindows, precision: str, floor: float, kind: A
         tokens, target = batch
         return model(input_ids=tokens, attention_mask=(tokens != PAD_TOKEN).long(), labels=target).loss
 
-    return Contender(
-        name=name,
-        call=BareLoop(model, batches, loss, precision),
-        settings=f"{_PADDED}, {precision}, no cache",
-        floor=floor,
-    )
+    return _peer(name, model, batches, loss, precision, floor, ", no cache")
 
 
 def _rechub(windows: PaddedWindows, floor: float) -> Contender:
@@ -149,8 +177,7 @@ def _cornac(windows: PaddedWindows, floor: float) -> Contender:
         history, target = batch
         return model(history, (history != PAD_TOKEN).float(), target)
 
-    settings = f"{_PADDED}, fp32; its own network (a head per level)"
-    return Contender(name="cornac TIGER", call=BareLoop(model, batches, loss, FP32), settings=settings, floor=floor)
+    return _peer("cornac TIGER", model, batches, loss, FP32, floor, "; its own network (a head per level)")
 
 
 def tiger(setting: Setting, encoder: str, **changes: Any) -> Tiger:
@@ -168,12 +195,13 @@ def _faithful_floor(setting: Setting, precision: str) -> float:
 def _ours(setting: Setting, encoder: str, precision: str) -> Contender:
     name = {"bidirectional": "faithful", "causal": "one pass", "none": "decoder only"}[encoder]
     target = {"bidirectional": "4x", "causal": "22x", "none": ""}[encoder]
-    many, quick = (12, 4) if encoder == "bidirectional" else (32, 12)
+    many, quick = (12, 4) if encoder == "bidirectional" else (16, 6)
+    size = OUR_BATCHES[encoder]
     training = Training(
         tiger(setting, encoder),
         setting.view,
         setting.folder,
-        batch_size=BATCH,
+        batch_size=size,
         steps=setting.few(many, quick),
         precision=LIGHTNING[precision],
         compile=setting.compile,
@@ -183,7 +211,7 @@ def _ours(setting: Setting, encoder: str, precision: str) -> Contender:
         name=f"genrec {name}, {precision}",
         ours=True,
         call=training,
-        settings=f"{rows}, exact-length batches of about {BATCH} targets, dropout .1, real trainer, {precision}",
+        settings=f"{rows}, exact-length batches of about {size} targets, dropout .1, real trainer, {precision}",
         target=target if precision == setting.precisions[-1] else "",
         floor=setting.machine.floor(training.flops_per_unit(), precision=precision),
         warm_up=2 if setting.compile else 1,
@@ -197,11 +225,12 @@ def tiger_item(setting: Setting, ids: SemanticIds, **changes: Any) -> Any:
 
 
 def _tiger_item(setting: Setting, precision: str) -> Contender:
+    size = OUR_BATCHES["tiger_item"]
     training = Training(
         tiger_item(setting, setting.ids),
         setting.view,
         setting.folder,
-        batch_size=2 * BATCH,
+        batch_size=size,
         steps=setting.few(64, 24),
         precision=LIGHTNING[precision],
         compile=setting.compile,
@@ -210,7 +239,7 @@ def _tiger_item(setting: Setting, precision: str) -> Contender:
         name=f"genrec tiger_item, {precision}",
         ours=True,
         call=training,
-        settings=f"one vector per item, exact-length batches of about {2 * BATCH} targets, its defaults, {precision}",
+        settings=f"one vector per item, exact-length batches of up to {size:,} targets, its defaults, {precision}",
         target="180x" if precision == setting.precisions[-1] else "",
         floor=setting.machine.floor(training.flops_per_unit(), precision=precision),
         warm_up=2 if setting.compile else 1,

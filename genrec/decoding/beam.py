@@ -110,10 +110,10 @@ class _Search:
         codes: Tensor | None = None
         parents: Tensor | None = None
         for level in range(trie.num_levels):
-            children, alive = children_of(trie, level, nodes)
+            children, beyond = trie.children_of(level, nodes)
             total = scores[..., None] + score(level, nodes, children, codes, parents).float()  # (B, W, F)
             dead = (scores == -torch.inf)[..., None]
-            total = total.masked_fill(dead if alive is None else dead | ~alive, -torch.inf)
+            total = total.masked_fill(dead if beyond is None else dead | beyond, -torch.inf)
             if self.seen_leaves is not None:
                 total = total.masked_fill(exhausted(trie, level, children, self.seen_leaves), -torch.inf)
             fan_out = total.shape[2]
@@ -128,18 +128,6 @@ class _Search:
                 codes = self.codes(level, nodes).masked_fill(dead, 0)
                 parents = parents.masked_fill(dead, 0)
         return as_recommendations(trie.items[nodes].long(), scores, self.num_beams)
-
-
-def children_of(trie: Trie, level: int, nodes: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Children (B, W, F) of the nodes (B, W) of the level above, and which of these places hold one (None: all do)."""
-    fan_out = trie.max_fan_out[level]
-    place = torch.arange(fan_out, device=nodes.device)
-    if level == 0:
-        return place.view(1, 1, -1), None
-    start = trie.child_start[level][nodes].long()
-    count = trie.child_start[level][nodes + 1].long() - start
-    alive = place < count[..., None]
-    return torch.where(alive, start[..., None] + place, start[..., None]), alive
 
 
 def seen_leaves_of(trie: Trie, seen: Tensor) -> Tensor:

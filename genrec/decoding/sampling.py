@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genrec.contracts import IGNORE, Recommendations
-from genrec.decoding.beam import Step, children_of, exhausted, seen_leaves_of
+from genrec.decoding.beam import Step, exhausted, seen_leaves_of
 from genrec.decoding.options import check_count, check_sampling
 from genrec.decoding.trie import Trie
 
@@ -154,10 +154,10 @@ class _Draw:
         codes: Tensor | None = None
         parents: Tensor | None = None
         for level in range(trie.num_levels):
-            children, alive = children_of(trie, level, nodes)
+            children, beyond = trie.children_of(level, nodes)
             logits = score(level, nodes, children, codes, parents).float()  # (B, W, F)
-            if alive is not None:
-                logits = logits.masked_fill(~alive, -torch.inf)
+            if beyond is not None:
+                logits = logits.masked_fill(beyond, -torch.inf)
             if self.seen_leaves is not None:
                 logits = logits.masked_fill(exhausted(trie, level, children, self.seen_leaves), -torch.inf)
             log_probs = truncated_log_probs(logits, temperature=temperature, top_k=top_k, top_p=top_p)

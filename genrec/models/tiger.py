@@ -27,6 +27,7 @@ from genrec.contracts import (
 )
 from genrec.decoding import sampling
 from genrec.decoding.beam import Step, beam_search
+from genrec.decoding.slices import in_slices
 from genrec.decoding.trie import Trie
 from genrec.nn.attention import RecencyBias, group_causal_bias, key_padding_bias
 from genrec.nn.embedding import TokenEmbedding, code_centroids, prefix_tokens, standardised
@@ -168,17 +169,21 @@ class Tiger(nn.Module):
     def recommend(self, batch: HistoryBatch, k: int) -> Recommendations:
         """The best k items by beam search over the catalogue's semantic IDs; scores are log-probabilities."""
         self.trie = self.trie.to(self.item_tokens.device)
-        with evaluating(self):
-            step = self._beginning(*self._recent(batch.items, batch.lengths))
-            found = beam_search(
-                step,
+        num_beams = max(self.num_beams, k)
+
+        def search(part: HistoryBatch) -> Recommendations:
+            return beam_search(
+                self._beginning(*self._recent(part.items, part.lengths)),
                 self.trie,
-                batch_size=len(batch.lengths),
-                num_beams=max(self.num_beams, k),
+                batch_size=len(part.lengths),
+                num_beams=num_beams,
                 device=self.item_tokens.device,
-                seen=batch.seen,
+                seen=part.seen,
                 over_children=self.normalize == "catalogue",
             )
+
+        with evaluating(self):
+            found = in_slices(search, batch, num_beams)
         return Recommendations(found.items[:, :k], found.scores[:, :k])
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genrec.contracts import IGNORE, DataSpec, GenrecError, HistoryBatch, Losses, Recommendations, SequenceBatch, Task
+from genrec.decoding import sampling
 from genrec.decoding.beam import tree_search
 from genrec.decoding.trie import Trie
 from genrec.models.next_item import check_sizes
@@ -166,6 +167,35 @@ class TigerItem(nn.Module):
                 seen=batch.seen,
             )
         return Recommendations(found.items[:, :k], found.scores[:, :k])
+
+    @torch.no_grad()
+    def sample(
+        self,
+        batch: HistoryBatch,
+        num_samples: int = 1,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Recommendations:
+        """Next items (B, S) drawn code by code inside the catalogue, with the log-probability of each draw."""
+        self.trie = self.trie.to(self.leaf_of_item.device)
+        with evaluating(self):
+            nodes = self._cached_nodes()
+            hidden = self._last_hidden(nodes[-1], batch)
+            return sampling.sample_tree(
+                lambda level, parents: self._children_log_probs(level, hidden, parents, nodes),
+                self.trie,
+                batch_size=len(hidden),
+                device=hidden.device,
+                num_samples=num_samples,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                seen=batch.seen,
+                generator=generator,
+            )
 
     def log_prob(self, batch: HistoryBatch, items: Tensor) -> Tensor:
         """Log-probabilities (B, T) of the given items (B, T): what beam search approximates."""

@@ -132,7 +132,7 @@ def check_can_generate(model: Any) -> None:
     if not hasattr(model, "generate") and not hasattr(model, "sample"):
         raise GenrecError(
             f"{type(model).__name__} generates nothing: it has neither a method generate nor sample. "
-            "Use model=tiger, which samples next items, or model=vae, which samples from a prior."
+            "Use model=tiger or model=tiger_item, which sample next items, or model=vae, which samples from a prior."
         )
 
 

@@ -14,7 +14,7 @@ import torch
 from experiments.speed import data, table
 from experiments.speed.__main__ import SECTIONS, main, parse
 from experiments.speed.machine import CpuClock, Machine, matrix_rate
-from experiments.speed.measure import Absent, Contender, Referee, Rules, Task, Turn, Work, build_row, shown
+from experiments.speed.measure import Absent, Contender, Referee, Rules, Task, Turn, Work, build_row, fastest, shown
 from experiments.speed.memory import PeakMemory
 from experiments.speed.ours import WARM_UP_STEPS, Training, sampled
 from experiments.speed.profiling import kind_of
@@ -299,6 +299,23 @@ def test_a_section_from_end_to_end(
     assert main([*flags, "--resume", "--output", str(tmp_path)]) == 0
     if not any(row["busy"] for row in saved["rows"]):
         assert "Trie.from_codes" not in capsys.readouterr().out  # nothing is measured twice
+
+
+@pytest.mark.parametrize(("first_call", "expected"), [({1: 1.0, 2: 2.0}, 1), ({1: 9.0, 2: 5.0}, 2)])
+def test_the_best_size_of_batch_is_found_and_a_short_first_call_not_counted(
+    first_call: dict[int, float], expected: int
+) -> None:
+    now, calls = [0.0], {1: 0, 2: 0}
+
+    def call(size: int) -> Work:
+        calls[size] += 1
+        now[0] += first_call[size] if calls[size] == 1 else 0.5 * size
+        return Work(4.0)
+
+    both: dict[int, Callable[[], Work]] = {1: lambda: call(1), 2: lambda: call(2)}
+    assert fastest(both, watch=lambda: now[0]) == expected
+    assert calls == ({1: 2, 2: 2} if expected == 1 else {1: 1, 2: 1})
+    assert fastest({3: lambda: call(3)}) == 3  # where there is no choice nothing is tried
 
 
 def test_settings_know_less_when_the_answer_may_be_rough() -> None:

@@ -156,3 +156,12 @@ def test_impossible_sizes_are_named(changes, message):
 def test_without_semantic_ids_it_says_what_to_choose():
     with pytest.raises(GenrecError, match="tokenizer=rqkmeans"):
         build(replace(ring_spec(), semantic_ids=None))
+
+
+def test_samples_have_the_models_own_probabilities():
+    model, batch = build(), histories(ROWS, max_history=6)
+    found = model.sample(batch, 100, generator=torch.Generator().manual_seed(0))
+    assert found.items.shape == (len(ROWS), 100) and len(found.items.unique()) > 3
+    torch.testing.assert_close(found.scores, model.log_prob(batch, found.items), atol=1e-5, rtol=1e-5)
+    greedy = model.sample(batch, 3, top_k=1)
+    assert (greedy.items == greedy.items[:, :1]).all()

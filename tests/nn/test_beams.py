@@ -88,3 +88,40 @@ def test_half_precision_stays_close() -> None:
         rough = decoder.step(token, cache)
     assert cache.layers[0].memory is not None and cache.layers[0].memory[0].dtype == torch.bfloat16
     assert (rough.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+@torch.no_grad()
+def test_decoding_follows_changed_weights() -> None:
+    decoder = _decoder()
+    memory, token = torch.randn(2, 7, 12), torch.randn(2, 1, 12)
+    before = decoder.step(token, decoder.start(memory, None))
+    for change in (lambda p: p.mul_(1.5), lambda p: setattr(p, "data", p.data * 2)):
+        for weights in decoder.parameters():
+            change(weights)
+        after = decoder.step(token, decoder.start(memory, None))
+        whole = decoder(token[:, :, None], memory)[:, :, 0]
+        torch.testing.assert_close(after, whole, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(after, before)
+
+
+@torch.no_grad()
+def test_a_bias_per_token_of_the_target_reaches_each_step() -> None:
+    decoder = _decoder()
+    memory, bias = torch.randn(2, 7, 12), torch.randn(2, 2, 4, 7)
+    first, later = torch.randn(2, 1, 12), [torch.randn(2, len(parents[0]), 12) for parents in PARENTS]
+    cache = decoder.start(memory, bias)
+    out = decoder.step(first, cache)
+    for tokens, parents in zip(later, PARENTS, strict=True):
+        cache.reorder(parents)
+        out = decoder.step(tokens, cache)
+    paths = _grow(first, later)  # (B, W, C, D)
+    whole = decoder(paths, memory, bias.repeat(1, 1, paths.shape[1], 1))
+    torch.testing.assert_close(out, whole[:, :, -1], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_tokens_given_are_left_as_they_are() -> None:
+    decoder, token = _decoder(), torch.randn(2, 1, 12)
+    before = token.clone()
+    decoder.step(token, decoder.start(torch.randn(2, 7, 12), None))
+    assert torch.equal(token, before)

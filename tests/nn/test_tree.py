@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genrec.nn.tree import child_logits, sums_below
+from genrec.nn.tree import child_logits, log_probs_of_children, sums_below
 
 # Six leaves below three nodes: 0 has leaves 0 to 2, 1 has leaf 3, 2 has leaves 4 and 5.
 FIRST_LEAF = torch.tensor([0, 3, 4])
@@ -57,3 +57,15 @@ def test_gradients_equal_those_of_a_gather():
     for one, other in zip(*found, strict=True):
         assert one is not None and other is not None
         assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_queries", [1, 7, 50])
+def test_log_probabilities_for_decoding_equal_the_softmax_over_the_children(num_queries):
+    generator = torch.Generator().manual_seed(num_queries)
+    queries = torch.randn(num_queries, 4, generator=generator)
+    parents = torch.randint(3, (num_queries,), generator=generator)
+    vectors, biases = torch.randn(6, 4, generator=generator), torch.randn(6, generator=generator)
+    found = log_probs_of_children(queries, parents, CHILD_START, vectors, biases, fan_out=3)
+    expected = torch.log_softmax(child_logits(queries, parents, CHILD_START, vectors, biases, fan_out=3), dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert (found[parents == 1] == torch.tensor([0.0, -torch.inf, -torch.inf])).all()  # an only child is certain

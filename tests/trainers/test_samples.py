@@ -127,7 +127,7 @@ def test_the_table_shows_titles_and_the_end_of_a_history() -> None:
 
 
 def test_a_model_that_only_ranks_is_refused() -> None:
-    with pytest.raises(GenrecError, match=r"ToyModel generates nothing: .* Use model=tiger, .* model=vae"):
+    with pytest.raises(GenrecError, match=r"ToyModel generates nothing: .* Use model=tiger or .* model=vae"):
         draw_samples(toy_model(), toy_view())
 
 
