@@ -143,8 +143,8 @@ def program_of(words: list[str]) -> tuple[str, list[str]]:
         words = words[2:]
     elif words[0] == "python" and words[1].endswith(".py"):
         words = words[1:]
-    program = {"genrec": "genrec.run", "genrec-recommend": "genrec.recommend", "genrec-generate": "genrec.generate"}.get(words[0], words[0])
-    return program, words[1:]
+    scripts = {"genrec": "genrec.run", "genrec-recommend": "genrec.recommend", "genrec-generate": "genrec.generate"}
+    return scripts.get(words[0], words[0]), words[1:]
 
 
 def check_run(arguments: list[str]) -> None:

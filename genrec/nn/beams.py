@@ -173,6 +173,7 @@ class BeamLayer:
         joined = torch.cat(scores, dim=3).add_(paths.bias)  # (B, H, W, P + 1)
         if self.history is None:
             return self._gathered(torch.softmax(joined, dim=-1), values, paths)
+        assert paths.history_bias is not None
         of_history = torch.bmm(queries, self.history[0].mT).float().view(rows, heads, -1, self.history.shape[2])
         joined = torch.softmax(torch.cat([of_history.add_(paths.history_bias), joined], dim=3), dim=-1)
         of_history, joined = joined.split([self.history.shape[2], past + 1], dim=3)
