@@ -7,6 +7,7 @@ the catalogue's trie, F the largest number of children of a node, A width of the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -218,8 +219,16 @@ class TigerItem(nn.Module):
         ]
         return [*above, leaves]
 
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self._tables = None
+        return super().train(mode)
+
     def _cached_nodes(self) -> list[Tensor]:
-        """The node vectors for recommending, made anew only when what they are made of has changed."""
+        """The node vectors for recommending, made anew only when what they are made of has changed.
+
+        Fused optimizers change weights without PyTorch's version counters, hence ``train`` drops them as well.
+        """
         sources = [self.items.weight, *([] if self.text is None else [self.text.weight])]
         stamp = (*(source._version for source in sources), *(source.data_ptr() for source in sources))
         stamp = (*stamp, int(torch.is_autocast_enabled(sources[0].device.type)))

@@ -73,11 +73,18 @@ class DecodingWeights:
 
 
 class WeightCache:
-    """The decoding weights of a stack, made anew only when what they are made of has changed."""
+    """The decoding weights of a stack, made anew only when what they are made of has changed.
+
+    Fused optimizers change weights without PyTorch's version counters, so a stack must ``clear`` this when its training
+    begins (``Module.train``); what is changed in evaluation mode by anything else is noticed.
+    """
 
     def __init__(self) -> None:
         self._stamp: tuple[object, ...] | None = None
         self._made: list[DecodingWeights] = []
+
+    def clear(self) -> None:
+        self._stamp, self._made = None, []
 
     @torch.no_grad()
     def of(self, blocks: Sequence[BlockWeights], dtype: torch.dtype) -> list[DecodingWeights]:

@@ -7,7 +7,7 @@ Equal to ``transformers.T5Model`` on the same weights (a test). Source: Raffel e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -194,6 +194,11 @@ class Decoder(nn.Module):
         self.dropout = Dropout(size.dropout)
         self._weights = WeightCache()
 
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self._weights.clear()
+        return super().train(mode)
+
     def forward(self, x: Tensor, memory: Tensor, cross_bias: Tensor | None = None) -> Tensor:
         """``x`` (B, T, C, D), ``memory`` (B, S, D), a bias that broadcasts to (B, H, T * C, S) -> (B, T, C, D).
 
@@ -238,6 +243,11 @@ class CausalStack(Encoder):
     def __init__(self, size: TransformerSize) -> None:
         super().__init__(size, bidirectional=False)
         self._weights = WeightCache()
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self._weights.clear()
+        return super().train(mode)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """``x`` (B, S, D) filled from the left, so that padding on the right needs no mask; returns (B, S, D)."""

@@ -176,6 +176,23 @@ class RetrievalContract:
         other.load_state_dict(model.state_dict())
         self.assert_same(model.recommend(histories(ROWS), 6), other.recommend(histories(ROWS), 6))
 
+    def test_recommending_follows_every_optimizer_step(self, model: Any) -> None:
+        """Also those of fused optimizers, which change weights behind the back of PyTorch's version counters."""
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not parameters:
+            return
+        optimizer = torch.optim.AdamW(parameters, lr=0.1, fused=True)
+        before = model.recommend(histories(ROWS), 6)
+        plan = ring_view().train_plan(model.train(), batch_size=64, seed=0, epoch=1)
+        model.recommend(histories(ROWS), 6)
+        model.loss(plan[0]).total.backward()
+        optimizer.step()
+        after = model.eval().recommend(histories(ROWS), 6)
+        fresh = self.seeded(1)
+        fresh.load_state_dict(model.state_dict())
+        self.assert_same(after, fresh.recommend(histories(ROWS), 6))
+        assert not torch.allclose(before.scores, after.scores)
+
     def test_all_state_moves_with_the_model(self, model: Any) -> None:
         expected = model.recommend(histories(ROWS, filter_seen=True), 6)
         self.assert_same(expected, model.to("cpu").recommend(histories(ROWS, filter_seen=True).to("cpu"), 6))
