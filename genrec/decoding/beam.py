@@ -36,7 +36,6 @@ def beam_search(
     num_beams: int,
     device: torch.device | str,
     seen: Tensor | None = None,
-    over_children: bool = False,
 ) -> Recommendations:
     """The ``num_beams`` best items of each row by summed log-probability: items (B, num_beams), distinct, best first.
 
@@ -47,28 +46,32 @@ def beam_search(
 
     With ``num_beams >= trie.num_items`` nothing is pruned and the result equals scoring every item. With fewer it is
     approximate: an item is lost where a prefix of it falls behind num_beams others. The temporaries of a level are a
-    small multiple of what ``step`` returned for it, however large the catalogue. With ``over_children`` what ``step``
-    returns are logits, and a softmax over the codes that continue the prefix makes them log-probabilities.
+    small multiple of what ``step`` returned for it, however large the catalogue.
     """
 
     def score(level: int, nodes: Tensor, children: Tensor, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         log_probs = step(level, codes, parents)
         expected = (*nodes.shape, trie.codebook_sizes[level])
         assert log_probs.shape == expected, f"step({level}) returned {tuple(log_probs.shape)}, not {expected}"
-        chosen = log_probs.gather(2, search.codes(level, children).expand(*nodes.shape, -1))
-        if not over_children:
-            return chosen
-        _, beyond = search.trie.children_of(level, nodes)
-        return torch.log_softmax(
-            chosen.float() if beyond is None else chosen.float().masked_fill(beyond, -torch.inf), -1
-        )
+        return log_probs.gather(2, search.codes(level, children).expand(*nodes.shape, -1))
 
     search = _Search(trie, batch_size=batch_size, num_beams=num_beams, device=device, seen=seen)
     return search.run(score)
 
 
+class TreeStep(Protocol):
+    """A model's log-probabilities of the children of nodes of the trie, level by level.
+
+    It gets the nodes (B, W) of the level above (0, the root, at level 0) and, as ``Step``, which beam each came from
+    (B, W), ``None`` at level 0. It returns (B, W, F) for the children in order; what stands in the places beyond a
+    node's children, and at dead beams, is not read.
+    """
+
+    def __call__(self, level: int, nodes: Tensor, parents: Tensor | None, /) -> Tensor: ...
+
+
 def tree_search(
-    score_children: Callable[[int, Tensor], Tensor],
+    step: TreeStep,
     trie: Trie,
     *,
     batch_size: int,
@@ -76,13 +79,9 @@ def tree_search(
     device: torch.device | str,
     seen: Tensor | None = None,
 ) -> Recommendations:
-    """``beam_search`` for models that score the nodes of the trie instead of codes.
-
-    ``score_children(level, parents)`` gets nodes (B, W) of the level above (0, the root, at level 0) and returns the
-    log-probabilities (B, W, F) of their children in order; places beyond a node's children are not read.
-    """
+    """``beam_search`` for models that score the nodes of the trie instead of codes."""
     search = _Search(trie, batch_size=batch_size, num_beams=num_beams, device=device, seen=seen)
-    return search.run(lambda level, nodes, children, codes, parents: score_children(level, nodes))
+    return search.run(lambda level, nodes, children, codes, parents: step(level, nodes, parents))
 
 
 class _Search:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genrec.contracts import IGNORE, Recommendations
-from genrec.decoding.beam import Step, exhausted, seen_leaves_of
+from genrec.decoding.beam import Step, TreeStep, exhausted, seen_leaves_of
 from genrec.decoding.options import check_count, check_sampling
 from genrec.decoding.trie import Trie
 
@@ -71,7 +71,7 @@ def sample(
 
 
 def sample_tree(
-    score_children: Callable[[int, Tensor], Tensor],
+    step: TreeStep,
     trie: Trie,
     *,
     batch_size: int,
@@ -83,10 +83,10 @@ def sample_tree(
     seen: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Recommendations:
-    """``sample`` for models that score the nodes of the trie: ``score_children`` is that of ``tree_search``."""
+    """``sample`` for models that score the nodes of the trie: ``step`` is that of ``tree_search``."""
     draw = _Draw(trie.to(device), batch_size, num_samples, device, seen, generator)
     return draw.run(
-        lambda level, nodes, children, codes, parents: score_children(level, nodes),
+        lambda level, nodes, children, codes, parents: step(level, nodes, parents),
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,

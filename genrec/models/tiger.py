@@ -6,6 +6,7 @@ D width, R scored targets. Source: Rajput et al. 2023 (arXiv 2305.05065), withou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -26,13 +27,15 @@ from genrec.contracts import (
     Task,
 )
 from genrec.decoding import sampling
-from genrec.decoding.beam import Step, beam_search
+from genrec.decoding.beam import Step, TreeStep, beam_search, tree_search
 from genrec.decoding.slices import in_slices
 from genrec.decoding.trie import Trie
+from genrec.models.node_vectors import NodeVectors
 from genrec.nn.attention import RecencyBias, group_causal_bias, key_padding_bias
 from genrec.nn.embedding import TokenEmbedding, code_centroids, prefix_tokens, standardised
 from genrec.nn.serving import evaluating, recent
 from genrec.nn.transformer import CausalStack, Decoder, Encoder, TransformerSize, initialise_t5
+from genrec.nn.tree import child_logits, logits_of_children
 
 
 class Tiger(nn.Module):
@@ -45,7 +48,9 @@ class Tiger(nn.Module):
     those codes that continue the prefix in the catalogue, so that the probabilities of all items sum to one.
     Beyond the paper, ``item_embedding`` adds a vector of its own to each item of the history and ``text`` a projection
     of its item vector: to all of its tokens or, without an encoder, to the last, so that no code can be read off before
-    its turn. Targets are always codes alone.
+    its turn. Targets are always codes alone. With ``score_items`` a code that continues a prefix is scored by the items
+    it leads to as well: its logit has the product of the hidden state with the sum of their vectors, so that what
+    histories teach about an item helps to generate it, and the other way round (see ``TigerItem``).
     """
 
     view = "tokens"
@@ -74,6 +79,7 @@ class Tiger(nn.Module):
         codebook_init: bool = True,
         item_embedding: bool = False,
         text: bool = False,
+        score_items: bool = False,
     ) -> None:
         super().__init__()
         if spec.semantic_ids is None:
@@ -137,6 +143,16 @@ class Tiger(nn.Module):
             self.register_buffer("vectors", standardised(torch.from_numpy(spec.item_vectors)), persistent=False)
             self.text = nn.Linear(spec.item_vectors.shape[1], embedding_dim, bias=False)
             nn.init.normal_(self.text.weight, std=init_std * spec.item_vectors.shape[1] ** -0.5)
+        self.tree: NodeVectors | None = None
+        if score_items:
+            if normalize != "catalogue" or not (item_embedding or text):
+                raise GenrecError(
+                    "model.score_items=true scores the codes that continue a prefix by the items they lead to. It "
+                    f"needs model.normalize=catalogue (it is {normalize}) and vectors of items: "
+                    "model.item_embedding=true, model.text=true or both."
+                )
+            self.tree = NodeVectors(self.trie)
+            self.node_biases = nn.ParameterList(nn.Parameter(torch.zeros(count)) for count in self.trie.num_nodes)
         if codebook_init and spec.item_vectors is not None:
             centroids = code_centroids(ids.codes, ids.codebook_sizes, spec.item_vectors)
             self.embedding.start_from(centroids, [slice(first, first + count) for first, count in self.levels])
@@ -158,8 +174,9 @@ class Tiger(nn.Module):
         if self.normalize == "catalogue":
             self.trie = self.trie.to(items.device)
             path = self.trie.path_of(items)
-            losses = [self._child_log_probs(hidden[:, level], path, level) for level in range(self.num_levels)]
-            losses = [self._smoothed(*found) for found in losses]
+            nodes = None if self.tree is None else self.tree(self._leaves())
+            levels = [self._path_log_probs(hidden[:, level], path, level, nodes) for level in range(self.num_levels)]
+            losses = [self._smoothed(*found) for found in levels]
         else:
             losses = [self._level_loss(hidden[:, level], tokens[:, level], level) for level in range(self.num_levels)]
         parts = {f"loss_level_{level}": part.detach() for level, part in enumerate(losses)}
@@ -172,15 +189,10 @@ class Tiger(nn.Module):
         num_beams = max(self.num_beams, k)
 
         def search(part: HistoryBatch) -> Recommendations:
-            return beam_search(
-                self._beginning(*self._recent(part.items, part.lengths)),
-                self.trie,
-                batch_size=len(part.lengths),
-                num_beams=num_beams,
-                device=self.item_tokens.device,
-                seen=part.seen,
-                over_children=self.normalize == "catalogue",
-            )
+            where = {"batch_size": len(part.lengths), "num_beams": num_beams, "device": self.item_tokens.device}
+            if self.normalize == "catalogue":
+                return tree_search(self._tree_step(part), self.trie, **where, seen=part.seen)
+            return beam_search(self._step(part), self.trie, **where, seen=part.seen)
 
         with evaluating(self):
             found = in_slices(search, batch, num_beams)
@@ -199,18 +211,14 @@ class Tiger(nn.Module):
     ) -> Recommendations:
         """Next items (B, S) drawn code by code inside the catalogue, with the log-probability of each draw."""
         self.trie = self.trie.to(self.item_tokens.device)
+        options = {"num_samples": num_samples, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        where = {"batch_size": len(batch.lengths), "device": self.item_tokens.device}
         with evaluating(self):
+            if self.normalize == "catalogue":
+                step = self._tree_step(batch)
+                return sampling.sample_tree(step, self.trie, **where, **options, seen=batch.seen, generator=generator)
             return sampling.sample(
-                self._beginning(*self._recent(batch.items, batch.lengths)),
-                self.trie,
-                batch_size=len(batch.lengths),
-                device=self.item_tokens.device,
-                num_samples=num_samples,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                seen=batch.seen,
-                generator=generator,
+                self._step(batch), self.trie, **where, **options, seen=batch.seen, generator=generator
             )
 
     def log_prob(self, batch: HistoryBatch, items: Tensor) -> Tensor:
@@ -226,7 +234,8 @@ class Tiger(nn.Module):
         if self.normalize == "catalogue":
             self.trie = self.trie.to(items.device)
             path = self.trie.path_of(items)
-            levels = [self._child_log_probs(hidden[:, :, level], path, level) for level in range(self.num_levels)]
+            nodes = None if self.tree is None else self.tree(self._leaves())
+            levels = [self._path_log_probs(hidden[:, :, level], path, level, nodes) for level in range(self.num_levels)]
             return torch.stack([_chosen(log_probs, place) for log_probs, place, _ in levels]).sum(0)
         codes = self.item_tokens[items] - self.item_tokens.new_tensor([first for first, _ in self.levels])
         scores = [
@@ -311,6 +320,13 @@ class Tiger(nn.Module):
             vectors = told if vectors is None else vectors + told
         return vectors
 
+    def _leaves(self) -> Tensor:
+        """(N, D) what all items bring, in the order of the trie's leaves."""
+        assert self.tree is not None
+        vectors = self._vectors(self.tree.item_of_leaf)
+        assert vectors is not None
+        return vectors.float()
+
     def _with_items_read(self, x: Tensor, items: Tensor) -> Tensor:
         """Inputs of the decoder alone (B, 1 + tokens, D), each item (B, L) added where its last code is read."""
         vectors = self._vectors(items)
@@ -338,8 +354,31 @@ class Tiger(nn.Module):
         inputs = prefix_tokens(self.item_tokens[items.clamp(min=0)], BOS_TOKEN)
         return self.decoder(self.embedding(inputs), memory, bias)
 
-    def _beginning(self, items: Tensor, lengths: Tensor) -> Step:
-        """Reads histories (B, L); what it returns gives log-probabilities (B, W, K) of the codes of a level."""
+    def _step(self, batch: HistoryBatch) -> Step:
+        """Reads histories; what it returns gives log-probabilities (B, W, K) of the codes of a level."""
+        hidden_of = self._beginning(*self._recent(batch.items, batch.lengths))
+        return lambda level, codes, parents: self._log_probs(hidden_of(level, codes, parents), level)
+
+    def _tree_step(self, batch: HistoryBatch) -> TreeStep:
+        """Reads histories; what it returns gives log-probabilities (B, W, F) of the children of nodes."""
+        hidden_of = self._beginning(*self._recent(batch.items, batch.lengths))
+        tables = None
+        if self.tree is not None:
+            weights = [
+                None if self.items is None else self.items.weight,
+                None if self.text is None else self.text.weight,
+            ]
+            tables = self.tree.kept(self._leaves, [weight for weight in weights if weight is not None])
+
+        def step(level: int, nodes: Tensor, parents: Tensor | None) -> Tensor:
+            codes = None if parents is None else self.trie.codes[level - 1][nodes].long()
+            hidden = hidden_of(level, codes, parents)
+            return self._child_log_probs(hidden, nodes.expand(hidden.shape[:-1]), level, tables)[0]
+
+        return step
+
+    def _beginning(self, items: Tensor, lengths: Tensor) -> Callable[[int, Tensor | None, Tensor | None], Tensor]:
+        """Reads histories (B, L); what it returns gives the hidden states (B, W, D) that predict a level's codes."""
         first: Tensor | None = None
         if isinstance(self.decoder, CausalStack):
             tokens = self.item_tokens[items].flatten(1)
@@ -353,34 +392,54 @@ class Tiger(nn.Module):
         def step(level: int, previous_codes: Tensor | None, parents: Tensor | None) -> Tensor:
             if previous_codes is None or parents is None:
                 if first is not None:
-                    return self._log_probs(first[:, None], level)
+                    return first[:, None]
                 tokens = self.item_tokens.new_full((len(lengths), 1), BOS_TOKEN)
             else:
                 tokens = previous_codes + self.levels[level - 1][0]
                 cache.reorder(parents)
-            return self._log_probs(self.decoder.step(self.embedding(tokens), cache), level)
+            return self.decoder.step(self.embedding(tokens), cache)
 
         return step
 
     def _log_probs(self, hidden: Tensor, level: int) -> Tensor:
-        """(..., D) -> log-probabilities (..., K) of the codes of one level; logits if a prefix decides among which."""
+        """(..., D) -> log-probabilities (..., K) of the codes of one level."""
         first, count = self.levels[level]
-        if self.normalize == "catalogue":
-            return self.embedding.logits(hidden, first, count)
         if self.normalize == "level":
             return torch.log_softmax(self.embedding.logits(hidden, first, count), dim=-1)
         return torch.log_softmax(self.embedding.logits(hidden), dim=-1)[..., first : first + count]
 
-    def _child_log_probs(self, hidden: Tensor, path: list[Tensor], level: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _path_log_probs(
+        self, hidden: Tensor, path: list[Tensor], level: int, tables: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Of the codes that continue a prefix: log-probabilities (..., F), the place (...) of the one on the path, and
         which of the F places hold none; hidden states (..., D), the nodes (...) of each level."""
         parents = path[level - 1] if level else torch.zeros_like(path[0])
+        log_probs, first, beyond = self._child_log_probs(hidden, parents, level, tables)
+        return log_probs, path[level] - first, beyond
+
+    def _child_log_probs(
+        self, hidden: Tensor, parents: Tensor, level: int, tables: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(..., F) of the children of nodes (...) of the level above, the first child of each, and which are none."""
         children, beyond = self.trie.children_of(level, parents)
         logits = self.embedding.logits(hidden, *self.levels[level]).float()
-        logits = logits.gather(-1, self.trie.codes[level][children].long())
+        logits = logits.gather(-1, self.trie.codes[level][children].long().expand(*hidden.shape[:-1], -1))
+        if tables is not None:
+            logits = logits + self._item_logits(hidden, parents, level, tables).view(logits.shape)
         if beyond is not None:
             logits = logits.masked_fill(beyond, -torch.inf)
-        return torch.log_softmax(logits, dim=-1), path[level] - children[..., 0], beyond
+        return torch.log_softmax(logits, dim=-1), children[..., 0], beyond
+
+    def _item_logits(self, hidden: Tensor, parents: Tensor, level: int, tables: list[Tensor]) -> Tensor:
+        """(R, F) what the items below them add to the scores of the children of R nodes (...) of the level above."""
+        assert self.tree is not None
+        queries = hidden.flatten(0, -2) * hidden.shape[-1] ** -0.5
+        biases = self.node_biases[level]
+        if level == 0:
+            return functional.linear(queries, tables[0].to(queries.dtype)).float() + biases
+        score = child_logits if torch.is_grad_enabled() else logits_of_children
+        start, fan_out = self.tree.child_start(level), self.tree.max_fan_out[level]
+        return score(queries, parents.flatten(), start, tables[level], biases, fan_out)
 
     def _smoothed(self, log_probs: Tensor, places: Tensor, beyond: Tensor | None) -> Tensor:
         """The mean cross-entropy at ``places`` (R,), a share of it spread evenly over all that could have been."""

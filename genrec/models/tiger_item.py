@@ -7,7 +7,6 @@ the catalogue's trie, F the largest number of children of a node, A width of the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +17,12 @@ from genrec.decoding import sampling
 from genrec.decoding.beam import tree_search
 from genrec.decoding.trie import Trie
 from genrec.models.next_item import check_sizes
+from genrec.models.node_vectors import NodeVectors
 from genrec.nn.causal import LiGRBlock
 from genrec.nn.dropout import Dropout
 from genrec.nn.embedding import principal_components
 from genrec.nn.serving import evaluating, recent
-from genrec.nn.tree import child_logits, log_probs_of_children, sums_below
+from genrec.nn.tree import child_logits, logits_of_children
 
 _STEP = 64  # rows are filled up to a multiple: a shape's first bfloat16 product costs milliseconds on a CPU
 
@@ -81,7 +81,7 @@ class TigerItem(nn.Module):
         self.num_beams = num_beams
         self.trie = Trie.from_codes(spec.semantic_ids.codes, spec.semantic_ids.codebook_sizes)
         self.num_levels = self.trie.num_levels
-        self._register_tree()
+        self.tree = NodeVectors(self.trie)
         # Tables are in the order of the trie's leaves, so that the items below a node lie side by side.
         self.items = nn.Embedding(spec.num_items, embedding_dim)
         self.text: nn.Linear | None = None
@@ -104,23 +104,6 @@ class TigerItem(nn.Module):
         self.prefix_outputs = nn.ModuleList(nn.Linear(prefix_dim, embedding_dim) for _ in deeper)
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(count)) for count in self.trie.num_nodes)
         self._initialise(init_std)
-        self._tables: tuple[tuple[int, ...], list[Tensor]] | None = None
-
-    def _register_tree(self) -> None:
-        """The trie as index tensors that move with the model and follow from the semantic IDs alone."""
-        for level, count in enumerate(self.trie.num_nodes):
-            begin, end = self.trie.leaf_range(level, torch.arange(count))
-            below = (end - begin).long()
-            self.register_buffer(f"first_leaf_{level}", begin.long(), persistent=False)
-            node_of_leaf = torch.repeat_interleave(torch.arange(count), below)
-            self.register_buffer(f"node_of_leaf_{level}", node_of_leaf, persistent=False)
-            self.register_buffer(f"scale_{level}", below.float().rsqrt()[:, None], persistent=False)
-            self.register_buffer(f"child_start_{level}", self.trie.child_start[level].long(), persistent=False)
-        self.leaf_of_item: Tensor
-        self.register_buffer("leaf_of_item", self.trie.leaf_of_item.long(), persistent=False)
-
-    def _of_level(self, name: str, level: int) -> Tensor:
-        return getattr(self, f"{name}_{level}")
 
     def _initialise(self, std: float) -> None:
         for part in self.modules():
@@ -139,7 +122,7 @@ class TigerItem(nn.Module):
         """Cross-entropy in nats, summed over the codes of an item and averaged over the scored targets."""
         scored = batch.targets != IGNORE
         count = int(scored.sum())
-        nodes = self._node_vectors()
+        nodes = self.tree(self._leaves())
         if count == 0:
             return Losses(nodes[-1].sum() * 0.0, 0)
         hidden = self._encode(nodes[-1], batch.items)[scored]
@@ -151,16 +134,13 @@ class TigerItem(nn.Module):
     @torch.no_grad()
     def recommend(self, batch: HistoryBatch, k: int) -> Recommendations:
         """The best k items by beam search over the catalogue's semantic IDs; scores are log-probabilities."""
-        self.trie = self.trie.to(self.leaf_of_item.device)
+        self.trie = self.trie.to(self.tree.leaf_of_item.device)
         with evaluating(self):
             nodes = self._cached_nodes()
             hidden = self._last_hidden(nodes[-1], batch)  # (B, D)
 
-            def children_log_probs(level: int, parents: Tensor) -> Tensor:
-                return self._children_log_probs(level, hidden, parents, nodes)
-
             found = tree_search(
-                children_log_probs,
+                lambda level, above, _: self._children_log_probs(level, hidden, above, nodes),
                 self.trie,
                 batch_size=len(hidden),
                 num_beams=max(self.num_beams, k),
@@ -181,12 +161,12 @@ class TigerItem(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Recommendations:
         """Next items (B, S) drawn code by code inside the catalogue, with the log-probability of each draw."""
-        self.trie = self.trie.to(self.leaf_of_item.device)
+        self.trie = self.trie.to(self.tree.leaf_of_item.device)
         with evaluating(self):
             nodes = self._cached_nodes()
             hidden = self._last_hidden(nodes[-1], batch)
             return sampling.sample_tree(
-                lambda level, parents: self._children_log_probs(level, hidden, parents, nodes),
+                lambda level, above, _: self._children_log_probs(level, hidden, above, nodes),
                 self.trie,
                 batch_size=len(hidden),
                 device=hidden.device,
@@ -200,45 +180,24 @@ class TigerItem(nn.Module):
 
     def log_prob(self, batch: HistoryBatch, items: Tensor) -> Tensor:
         """Log-probabilities (B, T) of the given items (B, T): what beam search approximates."""
-        nodes = self._node_vectors()
+        nodes = self.tree(self._leaves())
         hidden = self._last_hidden(nodes[-1], batch)[:, None].expand(-1, items.shape[1], -1).flatten(0, 1)
         total = hidden.new_zeros(len(hidden), dtype=torch.float32)
         for _, loss, rows in self._path_losses(hidden, items.flatten(), nodes):
             total = total.index_add(0, rows, -loss)
         return total.view(items.shape)
 
-    def _node_vectors(self) -> list[Tensor]:
-        """The vectors (M, D) of the nodes of each level; the last are those of the items, in the leaves' order."""
-        leaves = self.items.weight
-        if self.text is not None:
-            leaves = leaves + self.text(self.features)
-        above = [
-            sums_below(leaves, self._of_level("first_leaf", level), self._of_level("node_of_leaf", level))
-            * self._of_level("scale", level)
-            for level in range(self.num_levels - 1)
-        ]
-        return [*above, leaves]
-
-    def train(self, mode: bool = True) -> Self:
-        if mode:
-            self._tables = None
-        return super().train(mode)
+    def _leaves(self) -> Tensor:
+        """(N, D) the vectors of the items, in the leaves' order."""
+        return self.items.weight if self.text is None else self.items.weight + self.text(self.features)
 
     def _cached_nodes(self) -> list[Tensor]:
-        """The node vectors for recommending, made anew only when what they are made of has changed.
-
-        Fused optimizers change weights without PyTorch's version counters, hence ``train`` drops them as well.
-        """
-        sources = [self.items.weight, *([] if self.text is None else [self.text.weight])]
-        stamp = (*(source._version for source in sources), *(source.data_ptr() for source in sources))
-        stamp = (*stamp, int(torch.is_autocast_enabled(sources[0].device.type)))
-        if self._tables is None or self._tables[0] != stamp:
-            self._tables = (stamp, self._node_vectors())
-        return self._tables[1]
+        """The vectors (M, D) of the nodes of each level, for recommending."""
+        return self.tree.kept(self._leaves, [self.items.weight, *([] if self.text is None else [self.text.weight])])
 
     def _encode(self, leaves: Tensor, items: Tensor) -> Tensor:
         """Items (B, L) to hidden states (B, L, D); the padding on the right changes nothing before it."""
-        x = functional.embedding(self.leaf_of_item[items], leaves) + self.positions.weight[: items.shape[1]]
+        x = functional.embedding(self.tree.leaf_of_item[items], leaves) + self.positions.weight[: items.shape[1]]
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x)
@@ -257,7 +216,7 @@ class TigerItem(nn.Module):
         prefix = functional.embedding(parents, nodes[level - 1]).to(hidden.dtype)
         inside = functional.gelu(self.prefix_inputs[level - 1](torch.cat([hidden, prefix], dim=-1)))
         queries = hidden + self.prefix_outputs[level - 1](self.dropout(inside))
-        start = self._of_level("child_start", level)
+        start = self.tree.child_start(level)
         return child_logits(queries, parents, start, nodes[level], self.biases[level], fan_out)
 
     def _children_log_probs(self, level: int, hidden: Tensor, parents: Tensor, nodes: list[Tensor]) -> Tensor:
@@ -266,7 +225,7 @@ class TigerItem(nn.Module):
         if level == 0:
             logits = self._logits(level, hidden, parents.flatten(), nodes, fan_out)
             return torch.log_softmax(logits, dim=-1)[:, None]
-        start = self._of_level("child_start", level)
+        start = self.tree.child_start(level)
         width, parents = parents.shape[1], parents.flatten()
         found = hidden.new_full((len(parents), fan_out), -torch.inf, dtype=torch.float32)
         found[:, 0] = 0.0  # a code without alternative has probability one
@@ -275,8 +234,8 @@ class TigerItem(nn.Module):
             chosen = functional.pad(open_beams, (0, -len(open_beams) % _STEP))
             rows, parents = chosen // width, parents[chosen]
             queries = self._queries(level, hidden, rows, parents, nodes)
-            scored = log_probs_of_children(queries, parents, start, nodes[level], self.biases[level], fan_out)
-            found[open_beams] = scored[: len(open_beams)]
+            scored = logits_of_children(queries, parents, start, nodes[level], self.biases[level], fan_out)
+            found[open_beams] = torch.log_softmax(scored[: len(open_beams)], dim=1)
         return found.view(len(hidden), width, fan_out)
 
     def _queries(self, level: int, hidden: Tensor, rows: Tensor, parents: Tensor, nodes: list[Tensor]) -> Tensor:
@@ -296,17 +255,17 @@ class TigerItem(nn.Module):
 
         A code without alternative has probability one and costs nothing, so its row is left out.
         """
-        leaves = self.leaf_of_item[items]
+        leaves = self.tree.leaf_of_item[items]
         root = torch.zeros_like(leaves)
         for level in range(self.num_levels):
-            parents = root if level == 0 else self._of_level("node_of_leaf", level - 1)[leaves]
-            start = self._of_level("child_start", level)
+            parents = root if level == 0 else self.tree.node_of_leaf(level - 1)[leaves]
+            start = self.tree.child_start(level)
             counts = start[parents + 1] - start[parents]
             rows = (counts > 1).nonzero().squeeze(1)
             if len(rows) == 0:
                 continue
             filled = functional.pad(rows, (0, -len(rows) % _STEP))
-            parents, target = parents[filled], self._of_level("node_of_leaf", level)[leaves[filled]]
+            parents, target = parents[filled], self.tree.node_of_leaf(level)[leaves[filled]]
             logits = self._logits(level, hidden[filled], parents, nodes, self.trie.max_fan_out[level])
             losses = functional.cross_entropy(logits, target - start[parents], reduction="none")
             yield level, losses[: len(rows)], rows

@@ -56,7 +56,8 @@ def child_logits(
     if device.type == "cpu" and fan_out > _LARGE_FAMILY:
         sizes = child_start[group + 1] - child_start[group]
         families = _Families(counts.tolist(), sizes.tolist(), child_start[group].tolist())
-        products = _FamilyProducts.apply(queries.index_select(0, order).float(), vectors.float(), families)
+        wide = torch.promote_types(queries.dtype, vectors.dtype)  # these products are too small for narrow types to pay
+        products = _FamilyProducts.apply(queries.index_select(0, order).to(wide), vectors.to(wide), families)
         inside = torch.arange(fan_out) < torch.repeat_interleave(sizes, counts)[:, None]
         children = (child_start[parents[order], None] + torch.arange(fan_out)).masked_select(inside)
         products = products + biases.index_select(0, children)
@@ -125,10 +126,10 @@ class _FamilyProducts(torch.autograd.Function):
         return of_queries, of_vectors, None
 
 
-def log_probs_of_children(
+def logits_of_children(
     queries: Tensor, parents: Tensor, child_start: Tensor, vectors: Tensor, biases: Tensor, fan_out: int
 ) -> Tensor:
-    """The log-softmax (R, F) float32 of ``child_logits``, without gradients; for decoding.
+    """(R, F) float32 as ``child_logits``, without gradients; for decoding.
 
     Each product is made by itself, and none for places that hold no child, of which there are many: the largest family
     is several times the mean. Nothing is sorted, packed or copied, which a gradient would need but a few beams do not.
@@ -144,4 +145,4 @@ def log_probs_of_children(
     )
     logits = torch.full((len(queries), fan_out), -torch.inf, device=queries.device)
     inside = torch.arange(fan_out, device=queries.device) < counts[:, None]
-    return torch.log_softmax(logits.masked_scatter_(inside, products + biases[children]), dim=1)
+    return logits.masked_scatter_(inside, products + biases[children])

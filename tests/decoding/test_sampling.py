@@ -112,7 +112,7 @@ def test_scores_of_nodes_serve_as_scores_of_codes() -> None:
     nodes_to_prefix = [torch.tensor([0]), torch.tensor(sorted({path[0] for path in CODES.tolist()}))]
     nodes_to_prefix.append(torch.tensor(sorted({path[0] * 3 + path[1] for path in CODES.tolist()})))
 
-    def children(level: int, parents: Tensor) -> Tensor:
+    def children(level: int, parents: Tensor, _: Tensor | None) -> Tensor:
         prefix = nodes_to_prefix[level][parents]
         table = torch.from_numpy(model.tables[level])[torch.arange(2)[:, None], prefix]
         below, _ = TRIE.children_of(level, parents)

@@ -32,6 +32,16 @@ TINY: dict[str, Any] = {
     "tie_embeddings": True,
     "max_history": 6,
 }
+WITH_ITEMS: dict[str, Any] = {"item_embedding": True, "text": True}
+SCORING_ITEMS: dict[str, Any] = {**WITH_ITEMS, "normalize": "catalogue", "score_items": True}
+WAYS = [
+    *(
+        {"normalize": normalize, **items}
+        for normalize in ("level", "vocabulary", "catalogue")
+        for items in ({}, WITH_ITEMS)
+    ),
+    SCORING_ITEMS,
+]
 
 
 class TestTigerCausal(RetrievalContract):
@@ -48,6 +58,12 @@ class TestTigerWithItems(RetrievalContract):
     def build(self, spec: DataSpec, max_history: int) -> nn.Module:
         changes = {**TINY, "max_history": max_history, "num_beams": NUM_ITEMS, "encoder": self.ENCODER}
         return Tiger(spec, **changes, item_embedding=True, text=True)
+
+
+class TestTigerScoringItems(RetrievalContract):
+    def build(self, spec: DataSpec, max_history: int) -> nn.Module:
+        changes = {**TINY, "max_history": max_history, "num_beams": NUM_ITEMS}
+        return Tiger(spec, **changes, **SCORING_ITEMS)
 
 
 class TestTigerDecoderOnlyWithItems(TestTigerWithItems):
@@ -99,16 +115,23 @@ def _prefixes(batch: SequenceBatch) -> list[tuple[Tensor, int]]:
     ]
 
 
+def _with_biases(model: Tiger) -> Tiger:
+    """What is zero at first must count as well."""
+    for name, weight in model.named_parameters():
+        if "biases" in name:
+            nn.init.normal_(weight)
+    return model
+
+
 def _alone(items: Tensor) -> HistoryBatch:
     return HistoryBatch(torch.zeros(1, dtype=torch.long), items[None], torch.tensor([len(items)]))
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("normalize", ["level", "vocabulary", "catalogue"])
-@pytest.mark.parametrize("items", [False, True])
-def test_loss_is_the_mean_negative_log_probability_of_each_prefix(encoder: str, normalize: str, items: bool) -> None:
+@pytest.mark.parametrize("ways", WAYS)
+def test_loss_is_the_mean_negative_log_probability_of_each_prefix(encoder: str, ways: dict[str, Any]) -> None:
     """All targets in one pass, or one history per target: each position is scored as if it stood alone."""
-    model = _tiger(encoder, normalize=normalize, item_embedding=items, text=items).eval()
+    model = _with_biases(_tiger(encoder, **ways)).eval()
     batch = _sequences([5, 6, 2, 1], first_scored=[0, 3, 1, 0])
     singles = [-model.log_prob(_alone(items), torch.tensor([[target]])) for items, target in _prefixes(batch)]
     losses = model.loss(batch)
@@ -191,10 +214,9 @@ def test_rows_longer_than_max_history_use_the_last_items(encoder: str) -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("normalize", ["level", "vocabulary", "catalogue"])
-@pytest.mark.parametrize("items", [False, True])
-def test_beam_of_the_whole_catalogue_equals_exhaustive_scoring(encoder: str, normalize: str, items: bool) -> None:
-    model = _tiger(encoder, num_beams=NUM_ITEMS, normalize=normalize, item_embedding=items, text=items).eval()
+@pytest.mark.parametrize("ways", WAYS)
+def test_beam_of_the_whole_catalogue_equals_exhaustive_scoring(encoder: str, ways: dict[str, Any]) -> None:
+    model = _with_biases(_tiger(encoder, num_beams=NUM_ITEMS, **ways)).eval()
     batch = _history([6, 1, 3])
     scores = model.log_prob(batch, torch.arange(NUM_ITEMS).expand(3, -1))
     expected = scores.sort(descending=True, stable=True)
@@ -426,6 +448,32 @@ def test_over_the_catalogue_a_code_competes_with_those_that_continue_its_prefix(
     assert scores[0, 7].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_items_below_a_code_share_in_its_score() -> None:
+    """By hand: to the logit of a code comes the hidden state times the sum of the item vectors below its prefix."""
+    model, batch = _with_biases(_tiger(**SCORING_ITEMS)).eval(), _history([3])
+    scores = model.log_prob(batch, torch.arange(NUM_ITEMS)[None])
+    torch.testing.assert_close(scores.exp().sum(1), torch.ones(1))
+    codes = _spec().semantic_ids.codes  # pyright: ignore[reportOptionalMemberAccess]
+    assert model.items is not None and model.text is not None
+    vectors = model.items.weight + model.text(model.vectors)
+    hidden, _ = model._hidden_of_windows(
+        SequenceBatch(batch.users, batch.items, batch.lengths, torch.tensor([[IGNORE, IGNORE, 7]])),
+        torch.tensor([[False, False, True]]),
+    )
+    expected = 0.0
+    for level in range(4):
+        prefixes = sorted({tuple(code[: level + 1]) for code in codes.tolist()})
+        allowed = [prefix for prefix in prefixes if prefix[:level] == tuple(codes[7, :level])]
+        plain = model.embedding.logits(hidden[0, level], *model.levels[level])
+        logits = []
+        for prefix in allowed:
+            below = vectors[torch.from_numpy((codes[:, : level + 1] == prefix).all(1))]
+            product = hidden[0, level] @ below.sum(0) / (len(below) * 16) ** 0.5  # 16 is the width
+            logits.append(plain[prefix[-1]] + product + model.node_biases[level][prefixes.index(prefix)])
+        expected += torch.log_softmax(torch.stack(logits), 0)[allowed.index(tuple(codes[7, : level + 1]))].item()
+    assert scores[0, 7].item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_semantic_ids_are_no_parameters_and_not_in_checkpoints() -> None:
     model = _tiger()
     assert "item_tokens" not in dict(model.named_parameters())
@@ -439,7 +487,12 @@ def test_semantic_ids_are_no_parameters_and_not_in_checkpoints() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"encoder": "both"}, "model.encoder must be one of"), ({"num_beams": 0}, "model.num_beams must be at least 1")],
+    [
+        ({"encoder": "both"}, "model.encoder must be one of"),
+        ({"num_beams": 0}, "model.num_beams must be at least 1"),
+        ({**SCORING_ITEMS, "normalize": "level"}, r"needs model.normalize=catalogue \(it is level\)"),
+        ({"normalize": "catalogue", "score_items": True}, "vectors of items: model.item_embedding=true"),
+    ],
 )
 def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(GenrecError, match=message):
@@ -448,9 +501,10 @@ def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:
         Tiger(DataSpec(num_users=1, num_items=2), **TINY)
 
 
-def test_samples_have_the_models_own_probabilities() -> None:
+@pytest.mark.parametrize("ways", [{"normalize": "catalogue"}, SCORING_ITEMS])
+def test_samples_have_the_models_own_probabilities(ways: dict[str, Any]) -> None:
     """With ``normalize=catalogue`` the log-probability of a draw is that of its item; the options reach the draw."""
-    model = Tiger(_spec(), **{**TINY, "normalize": "catalogue"}).train()
+    model = Tiger(_spec(), **{**TINY, **ways}).train()
     batch = _history([4, 2])
     found = model.sample(batch, 200, generator=torch.Generator().manual_seed(0))
     assert model.training and found.items.shape == (2, 200)

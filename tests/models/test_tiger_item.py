@@ -64,7 +64,7 @@ def test_probability_worked_by_hand():
     with torch.no_grad():
         assert model.text is not None
         leaves = model.items.weight + model.text(model.features)
-        vectors = {item: leaves[model.leaf_of_item[item]] for item in range(NUM_ITEMS)}
+        vectors = {item: leaves[model.tree.leaf_of_item[item]] for item in range(NUM_ITEMS)}
         x = torch.stack([vectors[3], vectors[4]])[None] + model.positions.weight[:2]
         for block in model.blocks:
             x = block(x)

@@ -3,12 +3,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genrec.nn.tree import child_logits, log_probs_of_children, sums_below
+from genrec.nn import tree
+from genrec.nn.tree import child_logits, logits_of_children, sums_below
 
 # Six leaves below three nodes: 0 has leaves 0 to 2, 1 has leaf 3, 2 has leaves 4 and 5.
 FIRST_LEAF = torch.tensor([0, 3, 4])
 NODE_OF_LEAF = torch.tensor([0, 0, 0, 1, 2, 2])
 CHILD_START = torch.tensor([0, 3, 4, 6])
+
+
+@pytest.fixture(params=["filled up", "one by one"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of multiplying: families filled up to the largest, and each where it stands."""
+    monkeypatch.setattr(tree, "_LARGE_FAMILY", 2 if request.param == "one by one" else 3)
 
 
 def test_sums_and_their_gradient():
@@ -21,6 +28,7 @@ def test_sums_and_their_gradient():
 
 
 @pytest.mark.parametrize("num_queries", [1, 7, 50])  # fewer and more than fit into one block
+@pytest.mark.usefixtures("way")
 def test_products_with_the_children_equal_one_by_one(num_queries):
     generator = torch.Generator().manual_seed(num_queries)
     queries = torch.randn(num_queries, 4, generator=generator)
@@ -34,6 +42,7 @@ def test_products_with_the_children_equal_one_by_one(num_queries):
         assert row[len(expected) :].tolist() == [-torch.inf] * (3 - len(expected))
 
 
+@pytest.mark.usefixtures("way")
 def test_gradients_equal_those_of_a_gather():
     generator = torch.Generator().manual_seed(0)
     parents = torch.randint(3, (20,), generator=generator)
@@ -60,12 +69,12 @@ def test_gradients_equal_those_of_a_gather():
 
 
 @pytest.mark.parametrize("num_queries", [1, 7, 50])
-def test_log_probabilities_for_decoding_equal_the_softmax_over_the_children(num_queries):
+def test_scores_for_decoding_equal_those_of_training(num_queries):
     generator = torch.Generator().manual_seed(num_queries)
     queries = torch.randn(num_queries, 4, generator=generator)
     parents = torch.randint(3, (num_queries,), generator=generator)
     vectors, biases = torch.randn(6, 4, generator=generator), torch.randn(6, generator=generator)
-    found = log_probs_of_children(queries, parents, CHILD_START, vectors, biases, fan_out=3)
-    expected = torch.log_softmax(child_logits(queries, parents, CHILD_START, vectors, biases, fan_out=3), dim=1)
+    found = logits_of_children(queries, parents, CHILD_START, vectors, biases, fan_out=3)
+    expected = child_logits(queries, parents, CHILD_START, vectors, biases, fan_out=3)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert (found[parents == 1] == torch.tensor([0.0, -torch.inf, -torch.inf])).all()  # an only child is certain
+    assert (found[parents == 1][:, 1:] == -torch.inf).all()  # an only child
