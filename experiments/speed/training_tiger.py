@@ -26,7 +26,7 @@ from genrec.semantic_ids import SemanticIds
 
 BATCH, WIDTH = 256, 20
 PEER_BATCHES = (64, 256)  # windows a step; the faster is timed
-OUR_BATCHES = {"bidirectional": 256, "causal": 1024, "none": 1024, "tiger_item": 1024}  # targets a step
+OUR_BATCHES = {"bidirectional": 256, "causal": 1024, "none": 1024, "tiger_item": 2048}  # targets a step
 REFERENCE, _BF16 = "transformers T5, padded, fp32", "transformers T5, padded, bf16"
 _PADDED = f"padded to {WIDTH} items, dropout .1, bare loop, clip 1, fused AdamW"
 _NETWORK = "d 128, 4+4 layers, 6 heads of 64, feed-forward 1,024"
