@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genrec.trainers.advanced import AdvancedTrainer
+    from genrec.trainers.adversarial import APRTrainer
     from genrec.trainers.base import BaseTrainer, create_trainer
+    from genrec.trainers.curriculum import CurriculumTrainer
     from genrec.trainers.hardware import Hardware
+    from genrec.trainers.online import OnlineTrainer
     from genrec.trainers.rqvae import RQVAETrainer
     from genrec.trainers.simple import SimpleTrainer
     from genrec.trainers.tiger import TIGERTrainer
 
 _HOMES = {
+    "APRTrainer": "adversarial",
     "AdvancedTrainer": "advanced",
     "BaseTrainer": "base",
+    "CurriculumTrainer": "curriculum",
     "Hardware": "hardware",
+    "OnlineTrainer": "online",
     "RQVAETrainer": "rqvae",
     "SimpleTrainer": "simple",
     "TIGERTrainer": "tiger",
@@ -24,9 +30,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "APRTrainer",
     "AdvancedTrainer",
     "BaseTrainer",
+    "CurriculumTrainer",
     "Hardware",
+    "OnlineTrainer",
     "RQVAETrainer",
     "SimpleTrainer",
     "TIGERTrainer",

@@ -11,6 +11,7 @@ import logging
 import math
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from annotated_types import Gt
 from torch import nn
 
 from genrec.artifacts import fingerprint
-from genrec.contracts import TEST, TRAIN, VAL, FitResult, GenrecError, Losses, Plan, RunContext
+from genrec.contracts import TEST, TRAIN, VAL, FitResult, GenrecError, Losses, Plan, Recommendations, RunContext
 from genrec.schedulers import Constant, Schedule
 from genrec.trainers import checkpoints as files
 from genrec.trainers.checkpoints import CheckpointFolder
@@ -110,6 +111,7 @@ class BaseTrainer:
         self.schedule: Schedule = Constant()
         self.stopped = False
         self._final: dict[str, float] = {}
+        self._latest: dict[str, float] = {}  # of the last epoch
         self._model: nn.Module | None = None
         self._data: Any = None
         self._bar: Bar | None = None
@@ -132,6 +134,10 @@ class BaseTrainer:
         """The loss of one batch; override it for a loss of your own."""
         return self._learner.loss(batch)
 
+    def validate_step(self, model: nn.Module, batch: Any) -> Losses:
+        """The loss of one batch of held-out targets, which ``val/loss`` averages."""
+        return model.loss(batch)  # pyright: ignore[reportCallIssue]
+
     def evaluate(self, model: nn.Module, view: Any, part: str, *, progress: bool = True) -> dict[str, float]:
         """Metrics of the model as it is on "val" or "test" (or "train": memorisation), named like ``val/recall@10``."""
         if hasattr(model, "recommend"):
@@ -145,10 +151,16 @@ class BaseTrainer:
                 max_users=None if part == TEST else self.max_eval_users,
                 seed=self.context.seed,
                 progress=progress,
-                with_loss=part == VAL and trainable(model),
+                loss=self.validate_step if part == VAL and trainable(model) else None,
             )
         return evaluate_items(
-            model, view, part, batch_size=self.eval_batch_size, seed=self.context.seed, progress=progress
+            model,
+            view,
+            part,
+            batch_size=self.eval_batch_size,
+            seed=self.context.seed,
+            progress=progress,
+            loss=self.validate_step,
         )
 
     def check_model(self, model: Any) -> None:
@@ -167,13 +179,55 @@ class BaseTrainer:
         ``data`` is a view or a data set that can build one. Without a context the run writes to a new folder below
         ``outputs/python`` and uses AdamW. A model without trainable parameters is left as it is.
         """
+        state = self._begin(model, data, context)
+        if not trainable(model):
+            return FitResult(history={})
+        if not self.finished:
+            self._train(model, view_of(data, model), state)
+        return self.finish()
+
+    def train_epoch(
+        self, model: nn.Module | None = None, data: Any = None, context: RunContext | None = None
+    ) -> dict[str, float]:
+        """Trains one epoch and returns what it measured; for notebooks that look at every epoch.
+
+        The first call gives the model and the data, as ``fit`` does; those after it give nothing and go on, until
+        ``finished``. Then ``finish`` does what ``fit`` does last. Together they are the same steps, number for number.
+        """
+        state = None
+        if model is not None:
+            state = self._begin(model, data, context)
+            if not trainable(model):
+                raise GenrecError(f"{type(model).__name__} has nothing to train: use it as it is, or call fit.")
+        elif self._model is None:
+            raise GenrecError("There is nothing to train yet: call train_epoch(model, data) first.")
+        elif self.current_epoch:
+            state = self._checkpoints.load_last()
+        if self.finished:
+            raise GenrecError(
+                f"Training is over after {self.current_epoch} epochs (trainer.max_epochs={self.max_epochs}"
+                f"{', stopped early' if self.stopped else ''}). Call finish(), or start again with model and data."
+            )
+        assert self._model is not None
+        self._train(self._model, view_of(self._data, self._model), state, epochs=1)
+        return dict(self._latest)
+
+    def finish(self) -> FitResult:
+        """Ends what ``train_epoch`` began: writes the last weights and leaves those to be tested in the model."""
+        if self._model is None:
+            raise GenrecError("There is nothing to finish yet: call train_epoch(model, data) first.")
+        self._finish(self._model)
+        return self.result()
+
+    def _begin(self, model: nn.Module, data: Any, context: RunContext | None) -> dict[str, Any] | None:
+        """Readies a run; returns the state that a killed one left, where it is to be continued."""
         self._reset()
         self.context = context or default_context()
         self._model, self._data = model, data
         self.check_model(model)
         self._tracker = Tracker(self.context.loggers)
         if not trainable(model):
-            return FitResult(history={})
+            return None
         view = view_of(data, model)
         self.hardware.prepare()
         state = self._resumed_state(model, view)
@@ -182,10 +236,7 @@ class BaseTrainer:
             files.seed_all(self.context.seed)
             self._initialize(model, view)
         self._plan_schedule(model, view, state)
-        if not self.finished:
-            self._train(model, view, state)
-        self._finish(model)
-        return self.result()
+        return state
 
     def test(self, model: nn.Module, data: Any, context: RunContext | None = None) -> dict[str, float]:
         """Metrics on the test part, together with what training found out about these weights."""
@@ -198,6 +249,38 @@ class BaseTrainer:
     def validate(self, model: nn.Module, data: Any, context: RunContext | None = None) -> dict[str, float]:
         """Metrics on the validation part."""
         return self._evaluate_now(model, data, VAL, context)
+
+    def predict(self, model: nn.Module, data: Any, users: Sequence[int] | None = None, k: int = 10) -> Recommendations:
+        """The best k items (U, k) for users (indices; None: all), given everything the data knows of them."""
+        from genrec.trainers.evaluation import recommend_users
+
+        if not hasattr(model, "recommend"):
+            raise GenrecError(f"{type(model).__name__} recommends nothing: it has no method recommend.")
+        device = (self.context.hardware or Hardware()).prepare()
+        if isinstance(model, nn.Module):
+            model.to(device)
+        return recommend_users(
+            model, view_of(data, model), users, k, batch_size=self.eval_batch_size, filter_seen=self.filter_seen
+        )
+
+    def save_checkpoint(self, path: str | Path, model: nn.Module | None = None) -> Path:
+        """Writes the weights of a model (None: that of the last ``fit``) in one piece; returns the path."""
+        model = self._model if model is None else model
+        if model is None:
+            raise GenrecError("There is no model to save: call fit first, or give model=.")
+        return files.write_checkpoint(Path(path), model.state_dict())
+
+    def load_checkpoint(self, path: str | Path, model: nn.Module | None = None) -> nn.Module:
+        """Puts the weights of a file (``best_model.pt``, ``last.ckpt``, one of ``save_checkpoint``) into a model."""
+        model = self._model if model is None else model
+        if model is None:
+            raise GenrecError("There is no model to load into: call fit first, or give model=.")
+        state = files.read_checkpoint(Path(path))
+        try:
+            model.load_state_dict(state["model"] if "format" in state else state)
+        except RuntimeError as error:
+            raise GenrecError(f"{path} holds another model ({error}). Build the model as it was trained.") from None
+        return model
 
     def train_model(self, model: nn.Module, data: Any, context: RunContext | None = None) -> nn.Module:
         """Trains, tests, and returns the model."""
@@ -275,6 +358,11 @@ class BaseTrainer:
         return sorted({*self.k_values, *([int(named.group(1))] if named else [])})
 
     @property
+    def titles(self) -> Sequence[str] | None:
+        """The items' titles, where the data of the last ``fit`` has them."""
+        return getattr(self._data, "titles", None)
+
+    @property
     def finished(self) -> bool:
         steps_done = self.max_steps is not None and self.global_step >= self.max_steps
         return self.stopped or self.current_epoch >= self.max_epochs or steps_done
@@ -313,10 +401,12 @@ class BaseTrainer:
                 self.schedule.num_warmup_steps(length), self.schedule.interval, length,
             )  # fmt: skip
 
-    def _train(self, model: nn.Module, view: Any, state: dict[str, Any] | None) -> None:
+    def _train(self, model: nn.Module, view: Any, state: dict[str, Any] | None, epochs: int | None = None) -> None:
+        """Trains to the end, or so many epochs more; a ``state`` is what they continue."""
+        last = self.max_epochs if epochs is None else min(self.max_epochs, self.current_epoch + epochs)
         with quiet_lightning():
             self._learner = Learner(self, model, view, resumed=state)
-            engine = build_engine(self, self.hardware, self._tracker.loggers)
+            engine = build_engine(self, self.hardware, self._tracker.loggers, max_epochs=last)
             self._checkpoints.writes = engine.is_global_zero
             try:
                 engine.fit(self._learner)
@@ -362,7 +452,7 @@ class BaseTrainer:
             learner.model.on_train_epoch_end()  # pyright: ignore[reportCallIssue]
         with self.hardware.autocast(learner.device):
             eval_metrics = self.evaluate_epoch(learner.model, learner.view)
-        metrics = {**train_metrics, **eval_metrics}
+        metrics = self._latest = {**train_metrics, **eval_metrics}
         for name, value in metrics.items():
             if math.isfinite(value):
                 self.metrics_history.setdefault(name, []).append(value)
@@ -490,7 +580,15 @@ def create_trainer(trainer_type: str = "advanced", **options: Any) -> BaseTraine
     """A trainer by its short name, with its fields as keywords."""
     import genrec.trainers as home
 
-    known = {"simple": "SimpleTrainer", "advanced": "AdvancedTrainer", "rqvae": "RQVAETrainer", "tiger": "TIGERTrainer"}
+    known = {
+        "simple": "SimpleTrainer",
+        "advanced": "AdvancedTrainer",
+        "rqvae": "RQVAETrainer",
+        "tiger": "TIGERTrainer",
+        "curriculum": "CurriculumTrainer",
+        "apr": "APRTrainer",
+        "online": "OnlineTrainer",
+    }
     if trainer_type not in known:
         raise GenrecError(f"Unknown trainer type {trainer_type!r}. Choose one of {', '.join(known)}.")
     return getattr(home, known[trainer_type])(**options)

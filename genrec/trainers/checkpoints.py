@@ -89,6 +89,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise GenrecError(f"{path} cannot be read as a checkpoint ({error}). Delete it and run again.") from error
 
 
+def write_checkpoint(path: Path, value: dict[str, Any]) -> Path:
+    """Writes a state dict, or nothing at all where that fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _save(path, value)
+    return path
+
+
 def _save(path: Path, value: dict[str, Any]) -> None:
     with atomic_path(path) as temporary:
         torch.save(value, temporary)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 _TALKATIVE = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
 
 
-def build_engine(policy: BaseTrainer, hardware: Hardware, loggers: Sequence[Any]) -> pl.Trainer:
+def build_engine(
+    policy: BaseTrainer, hardware: Hardware, loggers: Sequence[Any], *, max_epochs: int | None = None
+) -> pl.Trainer:
     """An engine that only turns batches into steps: validation, stopping and checkpoints are the trainer's own.
 
     Its counters start where the run stands, so that callbacks see the true epoch and step after a resume.
@@ -26,7 +28,7 @@ def build_engine(policy: BaseTrainer, hardware: Hardware, loggers: Sequence[Any]
         **hardware.engine_options(),
         logger=list(loggers) or False,
         callbacks=policy.extra_callbacks,
-        max_epochs=policy.max_epochs,
+        max_epochs=max_epochs or policy.max_epochs,
         max_steps=policy.max_steps or -1,
         accumulate_grad_batches=policy.accumulate_grad_batches,
         gradient_clip_val=policy.gradient_clip_norm,

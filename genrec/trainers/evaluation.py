@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genrec.contracts import IGNORE, TRAIN, HistoryBatch, Recommendations, SequenceBatch
+from genrec.contracts import IGNORE, TRAIN, GenrecError, HistoryBatch, Losses, Recommendations, SequenceBatch
 from genrec.data.ragged import Ragged
-from genrec.data.sequences import SequencesView
+from genrec.data.sequences import SequencesView, history_batch
 from genrec.metrics.ranking import RankingAccumulator
 from genrec.trainers.progress import track
 
@@ -34,13 +34,14 @@ def evaluate_retrieval(
     max_users: int | None = None,
     seed: int = 0,
     progress: bool = True,
-    with_loss: bool = False,
+    loss: Callable[[Any, SequenceBatch], Losses] | None = None,
     collect: Callable[[HistoryBatch, Recommendations, Tensor], None] | None = None,
 ) -> dict[str, float]:
     """Ranking metrics over the whole catalogue, means over users, named like ``test/recall@10``.
 
     ``part`` "val" or "test" holds out what the view holds out; "train" asks for each user's last *training* item and so
-    measures memorisation. ``with_loss`` adds ``<part>/loss``, the model's loss on the first held-out item of each user.
+    measures memorisation. ``loss``, a function of the model and a batch, adds ``<part>/loss`` of the first
+    held-out item of each user.
     ``collect`` is given every batch, its recommendations (B, k) and its targets (B, T). No metrics where no user has
     targets.
     """
@@ -59,32 +60,72 @@ def evaluate_retrieval(
     ks = sorted(set(k_values))
     device = device_of(model)
     ranking = RankingAccumulator(ks)
-    loss = WeightedMean()
+    means = WeightedMean()
     with evaluating(model, seed):
         for batch, targets in track(batches, _NAMES.get(part, part), enabled=progress):
             batch, targets = batch.to(device), targets.to(device)
             found = model.recommend(batch, ks[-1])
             ranking.update(found.items, targets)
-            if with_loss:
-                losses = model.loss(next_item_batch(batch, targets))
-                loss.add({"loss": losses.total}, losses.count)
+            if loss is not None:
+                losses = loss(model, next_item_batch(batch, targets))
+                means.add({"loss": losses.total}, losses.count)
             if collect is not None:
                 collect(batch, found, targets)
     metrics = ranking.compute() if ranking.count else {}
-    return {f"{part}/{name}": value for name, value in {**loss.result(), **metrics}.items()}
+    return {f"{part}/{name}": value for name, value in {**means.result(), **metrics}.items()}
 
 
 def evaluate_items(
-    model: Any, view: Any, part: str, *, batch_size: int = 1024, seed: int = 0, progress: bool = True
+    model: Any,
+    view: Any,
+    part: str,
+    *,
+    batch_size: int = 1024,
+    seed: int = 0,
+    progress: bool = True,
+    loss: Callable[[Any, Any], Losses] | None = None,
 ) -> dict[str, float]:
-    """Mean loss and its parts of a tokenizer model over the items of ``part``, named like ``val/loss``."""
+    """Mean loss and its parts of a tokenizer model over the items of ``part``, named like ``val/loss``.
+
+    ``loss`` takes the model and a batch (None: the model's own).
+    """
     device = device_of(model)
     mean = WeightedMean()
     with evaluating(model, seed):
         for batch in track(view.eval_batches(part, batch_size=batch_size), _NAMES.get(part, part), enabled=progress):
-            losses = model.loss(batch.to(device))
+            batch = batch.to(device)
+            losses = model.loss(batch) if loss is None else loss(model, batch)
             mean.add({"loss": losses.total, **losses.parts}, losses.count)
     return {f"{part}/{name}": value for name, value in mean.result().items()}
+
+
+def recommend_users(
+    model: Any,
+    view: Any,
+    users: Sequence[int] | None = None,
+    k: int = 10,
+    *,
+    batch_size: int = 256,
+    filter_seen: bool = False,
+) -> Recommendations:
+    """The best k items for users of a view (indices; None: all), after everything that is known of each: (U, k)."""
+    history: Ragged = view.history("all")
+    chosen = np.arange(len(history)) if users is None else np.asarray(users, dtype=np.int64)
+    wrong = chosen[(chosen < 0) | (chosen >= len(history))]
+    if len(wrong):
+        raise GenrecError(f"There is no user {wrong[0]}: users are numbered from 0 to {len(history) - 1}.")
+    if not 1 <= k <= view.num_items:
+        raise GenrecError(f"k={k}: give a number of items from 1 to {view.num_items}, the size of the catalogue.")
+    device, limit = device_of(model), getattr(model, "max_history", None) or _NO_LIMIT
+    items, scores = [torch.empty(0, k, dtype=torch.int64)], [torch.empty(0, k)]
+    with evaluating(model):
+        for begin in range(0, len(chosen), batch_size):
+            part = chosen[begin : begin + batch_size]
+            batch = history_batch(part, history.take(part), max_history=limit, filter_seen=filter_seen)
+            found = model.recommend(batch.to(device), k)
+            items.append(found.items.cpu())
+            scores.append(found.scores.float().cpu())
+    return Recommendations(torch.cat(items), torch.cat(scores))
 
 
 class WeightedMean:

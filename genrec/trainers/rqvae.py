@@ -49,7 +49,13 @@ class RQVAETrainer(AdvancedTrainer):
         if not len(view.eval_batches(part, batch_size=self.eval_batch_size)):
             return {}
         loss = evaluate_items(
-            model, view, part, batch_size=self.eval_batch_size, seed=self.context.seed, progress=progress
+            model,
+            view,
+            part,
+            batch_size=self.eval_batch_size,
+            seed=self.context.seed,
+            progress=progress,
+            loss=self.validate_step,
         )
         other = {**self.evaluate_reconstruction(model, view, part), **self.evaluate_quantization(model, view, part)}
         return {**loss, **{f"{part}/{name}": value for name, value in other.items()}}

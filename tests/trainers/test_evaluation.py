@@ -73,7 +73,9 @@ def test_evaluation_users_re_sampled_unseeded() -> None:
 
 def test_the_validation_loss_is_that_of_the_next_item() -> None:
     model, view = toy_model().eval(), toy_view()
-    metrics = evaluate_retrieval(model, view, "val", with_loss=True, batch_size=50, progress=False)
+    metrics = evaluate_retrieval(
+        model, view, "val", loss=lambda model, batch: model.loss(batch), batch_size=50, progress=False
+    )
     last = torch.tensor([int(row[-1]) for row in view.train])
     logits = model.out(model.norm(model.items(last)))
     expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(view.val.values))

@@ -74,7 +74,7 @@ def test_perplexity_is_of_the_true_codes_one_by_one(tmp_path: Path, encoder: Any
     nats: list[float] = []
     for batch, targets in view.eval_batches(TEST, batch_size=1, max_history=6):
         for item in targets[0].tolist():
-            step = model.eval()._beginning(batch.items, batch.lengths)
+            step = model.eval()._step(batch)
             codes = np.unravel_index(item, SIZES)
             previous = parents = None
             for level, code in enumerate(codes):
