@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +130,8 @@ def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
     context.callbacks = _instantiate_all(config.callbacks, "callback")
     log_environment(context.loggers, OmegaConf.to_container(config, resolve=True), environment)
 
-    data = _view(prepared, model)
+    # A data set makes the view itself, and knows titles and times besides; item vectors are not its own.
+    data = _view(prepared, model) if model.view == "items" else prepared.dataset
     try:
         with _timed(prepared.seconds, "fit"):
             result = trainer.fit(model, data, context)
@@ -177,13 +178,7 @@ def prepare(config: DictConfig, context: RunContext) -> Prepared:
     welcome = dataset.has_text and any(_needs_vectors(node) for node in _baselines(config).values())
     vectors = _encode(config, dataset, seconds) if required or welcome else None
     tokenized = _tokenize(config, dataset, vectors, context, seconds) if tokens and vectors is not None else None
-    spec = DataSpec(
-        num_users=dataset.num_users,
-        num_items=dataset.num_items,
-        semantic_ids=tokenized.semantic_ids if tokenized else None,
-        item_vectors=vectors,
-        train=dataset.sequences.train,
-    )
+    spec = replace(dataset.spec, semantic_ids=tokenized.semantic_ids if tokenized else None, item_vectors=vectors)
     return Prepared(dataset, spec, tokenized, seconds)
 
 

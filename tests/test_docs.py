@@ -7,6 +7,7 @@ bash block is taken apart: overrides must compose and pass the config check, mak
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -116,7 +117,9 @@ def test_block_runs(
 
         monkeypatch.setattr(genrec_config, "compose_config", compose_small)
         monkeypatch.chdir(tmp_path)
-        exec(compile(block.text, f"{block.page}:{block.line}", "exec"), {"__name__": "documentation"})
+        exec(
+            compile(block.text, f"{block.page}:{block.line}", "exec", dont_inherit=True), {"__name__": "documentation"}
+        )
         return
     finished = request.getfixturevalue("finished")
     for command in block.commands:
@@ -195,6 +198,25 @@ def check_installed(module: str) -> Any:
         assert find_spec(module) is not None, f"{module} is not a dependency"
 
     return check
+
+
+MIGRATION = (REPOSITORY / "docs/migration.md").read_text(encoding="utf-8")
+SPANS = [
+    span
+    for line in MIGRATION.splitlines()
+    if line.startswith("|")
+    for span in re.findall(r"`([^`]+)`", line.split("|")[2])
+]
+
+
+@pytest.mark.parametrize("overrides", sorted({span for span in SPANS if re.match(r"[\w./]+=\S", span)}))
+def test_overrides_of_the_migration_page_are_taken(overrides: str) -> None:
+    check_run(shlex.split(overrides))
+
+
+@pytest.mark.parametrize("name", sorted({span for span in SPANS if re.fullmatch(r"genrec(\.\w+)+", span)}))
+def test_names_of_the_migration_page_exist(name: str) -> None:
+    assert pkgutil.resolve_name(name) is not None
 
 
 CHECKS = {

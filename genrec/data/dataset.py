@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from genrec.artifacts import fingerprint
-from genrec.contracts import GenrecError
+from genrec.contracts import DataSpec, GenrecError
 from genrec.data.interactions import TEXT, TITLE, DataReport, InteractionLog, SourceData
 from genrec.data.sequences import SequencesView
 from genrec.data.splits import Split, SplitResult
@@ -92,6 +92,11 @@ class Dataset:
     def sequences(self) -> SequencesView:
         parts = self.split
         return SequencesView(parts.train, parts.val, parts.test, self.num_items)
+
+    @property
+    def spec(self) -> DataSpec:
+        """What models may know that need neither semantic IDs nor item vectors; others get these by ``replace``."""
+        return DataSpec(num_users=self.num_users, num_items=self.num_items, train=self.sequences.train)
 
     @cached_property
     def titles(self) -> list[str]:

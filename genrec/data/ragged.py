@@ -58,6 +58,13 @@ class Ragged:
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return Ragged.from_lengths(self.values[np.repeat(self.offsets[1:] - lengths, lengths) + within], lengths)
 
+    def between(self, begin: np.ndarray, end: np.ndarray) -> Ragged:
+        """The values of each row from place ``begin`` up to ``end``, (rows,) each, as far as the row has them."""
+        place = np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.lengths)
+        row = self.row_of_value
+        kept = (place >= begin[row]) & (place < end[row])
+        return Ragged.from_lengths(self.values[kept], np.bincount(row[kept], minlength=len(self)))
+
     def padded(self, fill: int, width: int | None = None) -> np.ndarray:
         """(rows, width) filled from the left; ``width`` defaults to the longest row."""
         lengths = self.lengths

@@ -5,7 +5,7 @@ A batch is a pure function of (data, seed, epoch, index), so a run can be resume
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -49,6 +49,12 @@ class TrainingRows:
     @property
     def num_targets(self) -> np.ndarray:
         return self.lengths - self.first_scored
+
+    def scoring_from(self, places: np.ndarray) -> TrainingRows:
+        """The rows that are left when only targets from place ``places`` (U,) of the values on are scored."""
+        first_scored = np.maximum(self.first_scored, places[self.users] - self.shift - self.starts)
+        kept = first_scored < self.lengths
+        return TrainingRows(self.users[kept], self.starts[kept], self.stops[kept], first_scored[kept], self.shift)
 
 
 def window_rows(sequences: Ragged, max_history: int) -> TrainingRows:
@@ -122,6 +128,23 @@ class SequencePlan:
             lengths=torch.from_numpy(lengths),
             targets=torch.from_numpy(targets),
         )
+
+
+@dataclass(frozen=True)
+class PlansInTurn:
+    """Several plans, one after the other."""
+
+    plans: Sequence[SequencePlan]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.plans))
+
+    def __getitem__(self, index: int) -> SequenceBatch:
+        for plan in self.plans:
+            if index < len(plan):
+                return plan[index]
+            index -= len(plan)
+        raise IndexError(index)
 
 
 def _cut(lengths: np.ndarray, targets: np.ndarray, batch_size: int) -> list[tuple[int, int]]:
@@ -200,6 +223,12 @@ class SequencesView:
         order = np.argsort(users, kind="stable")
         values = np.concatenate([ragged.values for ragged in parts])[order]
         return Ragged.from_lengths(values, np.sum([ragged.lengths for ragged in parts], axis=0))
+
+    def cut(self, known: np.ndarray, later: np.ndarray) -> SequencesView:
+        """Each user's first ``known`` (U,) training items to train on, those up to ``later`` (U,) to validate on."""
+        nothing = np.zeros_like(known)
+        parts = [self.train.between(begin, end) for begin, end in ((nothing, known), (known, later), (later, later))]
+        return SequencesView(parts[0], parts[1], parts[2], self.num_items)
 
     def training_rows(self, model: SequenceModel) -> TrainingRows:
         if model.training_mode == WINDOWS:

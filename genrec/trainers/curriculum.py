@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,20 +20,24 @@ logger = logging.getLogger("genrec.trainers")
 class CurriculumTrainer(AdvancedTrainer):
     """An AdvancedTrainer whose targets grow harder: at first only the most popular items, in the end all of them.
 
-    In the first epoch the targets are the items that make up ``start_share`` of the training interactions, popular ones
-    first; the share grows by equal steps and is 1 in epoch ``full_epoch``. Histories are whole throughout, and so are
-    validation and test. Source of the idea: Bengio et al., "Curriculum learning", ICML 2009.
+    The targets of an epoch are the items that make up a share of the training interactions, popular ones first. The
+    shares of ``difficulty_schedule`` hold for ``epochs_per_difficulty`` epochs each, the last of them to the end;
+    ``train/difficulty`` logs it. Histories are whole throughout, and so are validation and test. Source of the idea:
+    Bengio et al., "Curriculum learning", ICML 2009.
     """
 
-    start_share: float = 0.3
-    full_epoch: int = 4
+    difficulty_schedule: list[float] = field(default_factory=lambda: [0.2, 0.4, 0.6, 0.8, 1.0])
+    epochs_per_difficulty: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0.0 < self.start_share <= 1.0:
-            raise GenrecError(f"trainer.start_share={self.start_share}: give a share above 0 and up to 1.")
-        if self.full_epoch < 1:
-            raise GenrecError(f"trainer.full_epoch={self.full_epoch}: give an epoch of 1 or more.")
+        if not self.difficulty_schedule or not all(0.0 < share <= 1.0 for share in self.difficulty_schedule):
+            raise GenrecError(
+                f"trainer.difficulty_schedule={list(self.difficulty_schedule)}: give shares above 0 and up to 1, for "
+                "example [0.2,0.6,1.0]."
+            )
+        if self.epochs_per_difficulty < 1:
+            raise GenrecError(f"trainer.epochs_per_difficulty={self.epochs_per_difficulty}: give 1 or more epochs.")
 
     def check_model(self, model: Any) -> None:
         if getattr(model, "training_mode", None) not in ("positions", "windows"):
@@ -44,20 +48,22 @@ class CurriculumTrainer(AdvancedTrainer):
         super().check_model(model)
 
     @property
-    def share(self) -> float:
+    def difficulty(self) -> float:
         """The share of the training interactions whose items are targets in this epoch."""
-        progress = 1.0 if self.full_epoch == 1 else (self.current_epoch - 1) / (self.full_epoch - 1)
-        return min(1.0, self.start_share + (1.0 - self.start_share) * progress)
+        stage = (self.current_epoch - 1) // self.epochs_per_difficulty
+        return self.difficulty_schedule[min(stage, len(self.difficulty_schedule) - 1)]
 
     def train_plan(self, view: Any, model: nn.Module) -> Plan:
-        chosen = easiest_items(np.bincount(view.train.values, minlength=view.num_items), self.share)
+        chosen = easiest_items(np.bincount(view.train.values, minlength=view.num_items), self.difficulty)
         self._taught: Tensor = torch.from_numpy(chosen)
         logger.info("Epoch %d teaches %d of %d items", self.current_epoch, chosen.sum(), len(chosen))
         return super().train_plan(view, model)
 
     def train_step(self, model: nn.Module, batch: Any) -> Losses:
         taught = self._taught.to(batch.targets.device)[batch.targets.clamp(min=0)]
-        return super().train_step(model, replace(batch, targets=batch.targets.masked_fill(~taught, IGNORE)))
+        losses = super().train_step(model, replace(batch, targets=batch.targets.masked_fill(~taught, IGNORE)))
+        difficulty = losses.total.new_tensor(self.difficulty)
+        return replace(losses, parts={**losses.parts, "difficulty": difficulty})
 
 
 def easiest_items(counts: np.ndarray, share: float) -> np.ndarray:

@@ -29,6 +29,11 @@ def test_padding():
     assert ragged.padded(0, width=5).shape == (4, 5)
 
 
+def test_parts_of_rows():
+    rows = Ragged.from_rows(ROWS)
+    assert as_lists(rows.between(np.array([1, 0, 0, 0]), np.array([9, 2, 0, 3]))) == [[1, 4], [], [], [5, 9, 2]]
+
+
 def test_no_rows():
     assert as_lists(Ragged.from_rows([])) == []
     assert Ragged.from_rows([[], []]).padded(0).shape == (2, 0)

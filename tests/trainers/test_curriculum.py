@@ -24,12 +24,12 @@ def test_the_most_popular_items_that_make_up_a_share(share: float, expected: lis
     assert easiest_items(np.array([3, 5, 0, 2]), share).tolist() == expected
 
 
-@pytest.mark.parametrize(("full", "shares"), [(1, [1.0, 1.0]), (3, [0.4, 0.7, 1.0, 1.0])])
-def test_the_share_grows_by_equal_steps(full: int, shares: list[float]) -> None:
-    trainer = CurriculumTrainer(start_share=0.4, full_epoch=full)
+@pytest.mark.parametrize(("each", "shares"), [(1, [0.4, 0.7, 1.0, 1.0]), (2, [0.4, 0.4, 0.7, 0.7, 1.0, 1.0, 1.0])])
+def test_each_share_holds_for_its_epochs(each: int, shares: list[float]) -> None:
+    trainer = CurriculumTrainer(difficulty_schedule=[0.4, 0.7, 1.0], epochs_per_difficulty=each)
     for epoch, expected in enumerate(shares, 1):
         trainer.current_epoch = epoch
-        assert trainer.share == pytest.approx(expected)
+        assert trainer.difficulty == expected
 
 
 @dataclass(kw_only=True)
@@ -55,8 +55,9 @@ def test_targets_are_those_of_the_share_and_histories_stay_whole(tmp_path: Path)
         return plain(batch)
 
     model.loss = loss
-    view, trainer = toy_view(), Noting(max_epochs=3, full_epoch=3, start_share=0.3, batch_size=64)
-    trainer.fit(model, view, toy_context(tmp_path))
+    view, trainer = toy_view(), Noting(max_epochs=3, difficulty_schedule=[0.3, 0.65, 1.0], batch_size=64)
+    result = trainer.fit(model, view, toy_context(tmp_path))
+    assert result.history["train/difficulty"] == pytest.approx([0.3, 0.65, 1.0])
     counts = np.bincount(view.train.values, minlength=NUM_ITEMS)
     seen = {epoch: set(torch.cat(parts).tolist()) for epoch, parts in trainer.noted.items()}
     for epoch, share in ((1, 0.3), (2, 0.65)):
@@ -67,15 +68,15 @@ def test_targets_are_those_of_the_share_and_histories_stay_whole(tmp_path: Path)
 def test_from_the_first_epoch_on_all_items_is_ordinary_training(tmp_path: Path) -> None:
     options: dict[str, Any] = {"max_epochs": 2, "batch_size": 64}
     models = [toy_model(), toy_model()]
-    CurriculumTrainer(full_epoch=1, **options).fit(models[0], toy_view(), toy_context(tmp_path / "a"))
+    CurriculumTrainer(difficulty_schedule=[1.0], **options).fit(models[0], toy_view(), toy_context(tmp_path / "a"))
     AdvancedTrainer(**options).fit(models[1], toy_view(), toy_context(tmp_path / "b"))
     assert all(torch.equal(one, other) for one, other in zip(*(m.parameters() for m in models), strict=True))
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(GenrecError, match=r"trainer.start_share=0.0: give a share above 0"):
-        CurriculumTrainer(start_share=0.0)
-    with pytest.raises(GenrecError, match=r"trainer\.full_epoch=0"):
-        CurriculumTrainer(full_epoch=0)
+    with pytest.raises(GenrecError, match=r"trainer\.difficulty_schedule=\[0.2, 1.5\]: give shares above 0"):
+        CurriculumTrainer(difficulty_schedule=[0.2, 1.5])
+    with pytest.raises(GenrecError, match=r"trainer\.epochs_per_difficulty=0"):
+        CurriculumTrainer(epochs_per_difficulty=0)
     with pytest.raises(GenrecError, match="trainer=curriculum chooses among next items, and Linear is not"):
         CurriculumTrainer().fit(nn.Linear(1, 1), toy_view(), toy_context(Path("unused")))

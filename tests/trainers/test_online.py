@@ -12,10 +12,8 @@ from trainer_toys import NUM_ITEMS, toy_context, toy_model, toy_view
 
 from genrec.contracts import IGNORE, GenrecError
 from genrec.data.interactions import InteractionLog
-from genrec.data.ragged import Ragged
 from genrec.data.sequences import SequencesView
 from genrec.trainers import OnlineTrainer
-from genrec.trainers.online import between, first_of
 
 
 def _dataset(view: SequencesView, times: np.ndarray | None = None) -> Any:
@@ -105,12 +103,6 @@ def test_the_first_slice_is_passed_through_several_times(tmp_path: Path) -> None
     assert order[0] != order[1]  # shuffled anew
     with pytest.raises(IndexError):
         plan[len(plan)]
-
-
-def test_parts_of_rows() -> None:
-    rows = Ragged.from_rows([[1, 2, 3], [], [4]])
-    assert [row.tolist() for row in between(rows, np.array([1, 0, 0]), np.array([3, 0, 1]))] == [[2, 3], [], [4]]
-    assert [row.tolist() for row in first_of(rows, np.array([2, 0, 0]))] == [[1, 2], [], []]
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -52,9 +52,9 @@ class SamplePredictions(pl.Callback):
         write_text(folder / f"epoch_{epoch:04d}.txt", text)
         logger.info("%s", text)
         for sink in trainer.loggers:
-            writer = getattr(sink, "experiment", None)
-            if hasattr(writer, "add_text"):
-                writer.add_text("samples", f"<pre>{text}</pre>", trainer.global_step)
+            add_text = getattr(getattr(sink, "experiment", None), "add_text", None)
+            if add_text is not None:
+                add_text("samples", f"<pre>{text}</pre>", trainer.global_step)
 
     def table(self, learner: Any) -> Table:
         """One user per row."""
