@@ -75,8 +75,8 @@ class OnlineTrainer(BaseTrainer):
         return self.evaluate(model, view, VAL, progress=self.context.progress)
 
     def epoch_line(self, train_metrics: dict[str, float], eval_metrics: dict[str, float]) -> str:
-        value = eval_metrics.get(self.monitor, float("nan"))
-        return f"{super().epoch_line(train_metrics, eval_metrics)}, next slice {self.monitor.removeprefix(f"{VAL}/")}: {value:.4f}"
+        name, value = self.monitor.removeprefix(f"{VAL}/"), eval_metrics.get(self.monitor, float("nan"))
+        return f"{super().epoch_line(train_metrics, eval_metrics)}, next slice {name}: {value:.4f}"
 
     def choose_weights(self, model: nn.Module) -> None:
         super().choose_weights(model)
