@@ -81,8 +81,10 @@ def _measure(setting: Setting, options: argparse.Namespace, output: Path) -> int
     for name in options.only or SECTIONS:
         section: Section = importlib.import_module(SECTIONS[name]).tasks
         begun = time.monotonic()
+        met: set[str] = set()
         try:
             for task in section(setting):
+                met.add(task.name)
                 if task.name in done:
                     continue
                 _say(f"\n{task.name}")
@@ -92,6 +94,8 @@ def _measure(setting: Setting, options: argparse.Namespace, output: Path) -> int
                 wrong += sum(row.busy for row in measured)
                 rows = table.merge(rows, measured)
                 table.save(rows, setting.machine.as_dict(), output)
+            rows = [row for row in rows if row.section != name or row.task in met]  # of tasks that are no more
+            table.save(rows, setting.machine.as_dict(), output)
         except Exception:  # the other sections may well work
             logging.getLogger("experiments.speed").exception("section %s ended early", name)
             wrong += 1

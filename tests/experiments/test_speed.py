@@ -296,7 +296,10 @@ def test_a_section_from_end_to_end(
     saved = json.loads((tmp_path / "results.json").read_text())
     assert [row["contender"] for row in saved["rows"]] == ["dictionary of prefixes", "genrec Trie.from_codes"]
     assert saved["machine"]["cpu"] == "a processor" and saved["rows"][1]["ratio"] > 1
+    rows, machine = table.load(tmp_path)
+    table.save([*rows, replace(rows[0], task="a task that the section has no more")], machine, tmp_path)
     assert main([*flags, "--resume", "--output", str(tmp_path)]) == 0
+    assert {row.task for row in table.load(tmp_path)[0]} == {row.task for row in rows}
     if not any(row["busy"] for row in saved["rows"]):
         assert "Trie.from_codes" not in capsys.readouterr().out  # nothing is measured twice
 
