@@ -39,8 +39,9 @@ class OnlineTrainer(BaseTrainer):
 
     def check_model(self, model: Any) -> None:
         if getattr(model, "training_mode", None) not in ("positions", "windows"):
+            name = type(model).__name__
             raise GenrecError(
-                f"trainer=online learns next items in their order, which {type(model).__name__} does not."
+                f"trainer=online learns next items in their order, which {name} does not. Use model=tiger."
             )
         log = getattr(self._data, "log", None)
         if log is None or log.timestamps is None:
