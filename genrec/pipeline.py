@@ -98,6 +98,7 @@ def _make_paths_absolute(config: DictConfig) -> None:
 
 def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
     from genrec.config import instantiate
+    from genrec.rehearsal import rehearse
     from genrec.tables import log_table
     from genrec.trainers.tracking import close_loggers, log_environment
 
@@ -113,6 +114,8 @@ def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
         resume=resume,
         progress=config.progress,
     )
+    trainer = instantiate(config.trainer, _convert_="all")
+    rehearse(config, trainer, context.scheduler)
     prepared = prepare(config, context)
     if prepared.tokenized is not None:
         prepared.tokenized.semantic_ids.save(folder / IDS_FILE)
@@ -125,7 +128,6 @@ def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
 
     _seed(config.seed)  # the weights do not depend on whether a stage was trained or came from the cache
     model = instantiate(config.model, _partial_=True, _convert_="all")(prepared.spec)
-    trainer = instantiate(config.trainer, _convert_="all")
     context.loggers = _instantiate_all(config.logger, "logger")
     context.callbacks = _instantiate_all(config.callbacks, "callback")
     log_environment(context.loggers, OmegaConf.to_container(config, resolve=True), environment)

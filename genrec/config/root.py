@@ -287,6 +287,9 @@ def _monitor_fault(key: str, monitor: Any, k_values: Sequence[Any]) -> Iterator[
         same_metric = [name for name in allowed if name.partition("@")[0] == monitor.partition("@")[0]]
         near = nearest(monitor, same_metric or allowed)
         yield Fault(key, f"not among the metrics computed for k_values={list(k_values)}", monitor, near, listing)
+    elif monitor.startswith("val/") and monitor[len("val/") :] in RANKING_METRICS:
+        near = f"{monitor}@{k_values[-1]}" if k_values else None
+        yield Fault(key, "a ranking metric is taken at a cut-off", monitor, near, listing)
     elif "@" not in monitor and not monitor.startswith(("val/", "train/", "val_", "train_")):
         near = nearest(monitor, [*allowed, "val/loss", "train/loss"])
         yield Fault(key, "not a metric's name", monitor, near, listing)

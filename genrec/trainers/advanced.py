@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 from torch import nn
@@ -26,22 +26,25 @@ _SMALLER_IS_BETTER = re.compile(r"(loss|mse|sse|mae|error)(_per_sample)?(@\d+)?$
 class AdvancedTrainer(BaseTrainer):
     """Validates every ``eval_every_epochs``, keeps the best weights by ``monitor``, and stops after ``patience``
     validations without an improvement of more than ``min_delta`` (None: never). ``mode`` is "min", "max" or "auto":
-    losses and errors are minimised. ``save_top_k`` > 1 keeps ``checkpoint_epoch_*.pt`` of the k best epochs; the best
-    is always in ``best_model.pt``.
+    losses and errors are minimised. It also stops once the metric has reached ``stopping_threshold``, is worse than
+    ``divergence_threshold``, or is not finite. ``save_top_k`` > 1 keeps ``checkpoint_epoch_*.pt`` of the k best
+    epochs; the best is always in ``best_model.pt``.
 
     ``use_scheduler`` multiplies the learning rate by ``lr_factor`` after ``lr_patience`` validations without
     improvement, down to ``min_lr``; a schedule given in the context takes its place. The best weights are in the model
     when ``fit`` returns, whether training was stopped early or not.
     """
 
-    max_epochs: int = 20
-    max_eval_users: int | None = 5000
+    max_epochs: Annotated[int, Ge(1)] = 20
+    max_eval_users: Annotated[int, Ge(1)] | None = 5000
     monitor: str = "val/recall@10"
-    mode: str = "auto"
-    save_top_k: int = 1
-    eval_every_epochs: int = 1
-    patience: int | None = 5
-    min_delta: float = 0.0
+    mode: Literal["auto", "min", "max"] = "auto"
+    save_top_k: Annotated[int, Ge(0)] = 1
+    eval_every_epochs: Annotated[int, Ge(1)] = 1
+    patience: Annotated[int, Ge(1)] | None = 5
+    min_delta: Annotated[float, Ge(0)] = 0.0
+    stopping_threshold: float | None = None
+    divergence_threshold: float | None = None
     use_scheduler: bool = True
     lr_factor: Annotated[float, Gt(0), Lt(1)] = 0.5
     lr_patience: Annotated[int, Ge(0)] = 1
@@ -116,11 +119,25 @@ class AdvancedTrainer(BaseTrainer):
         else:
             self.bad_epochs += 1
         self.schedule.on_metric(value, self.direction)
+        if self._beyond_threshold(value):
+            return True
         if self.patience is not None and self.bad_epochs >= self.patience:
             logger.info(
                 "Early stopping: no better %s for %d validations; the best was %.4f in epoch %d.",
                 self.monitor, self.bad_epochs, self.best_value, self.best_epoch,
             )  # fmt: skip
+            return True
+        return False
+
+    def _beyond_threshold(self, value: float) -> bool:
+        """Whether a value is as good as was wanted, or so bad that training goes astray."""
+        sign = 1.0 if self.direction == "max" else -1.0
+        good, bad = self.stopping_threshold, self.divergence_threshold
+        if good is not None and sign * value >= sign * good:
+            logger.info("%s is %.4f and has reached %g: training stops here.", readable(self.monitor), value, good)
+            return True
+        if bad is not None and sign * value < sign * bad:
+            logger.warning("%s is %.4f, worse than %g: training stops here.", readable(self.monitor), value, bad)
             return True
         return False
 

@@ -25,7 +25,7 @@ class APRTrainer(AdvancedTrainer):
 
     radius: Annotated[float, Gt(0)] = 0.5
     weight: Annotated[float, Ge(0)] = 1.0
-    begin_epoch_of_attack: int = 1
+    begin_epoch_of_attack: Annotated[int, Ge(1)] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 from torch import nn
 
 from genrec.artifacts import fingerprint
@@ -59,22 +59,22 @@ class BaseTrainer:
     ``checkpoint_epoch_*.pt`` periodically.
     """
 
-    max_epochs: int = 20
-    max_steps: int | None = None
-    batch_size: int = 256
-    eval_batch_size: int = 256
+    max_epochs: Annotated[int, Ge(1)] = 20
+    max_steps: Annotated[int, Ge(1)] | None = None
+    batch_size: Annotated[int, Ge(1)] = 256
+    eval_batch_size: Annotated[int, Ge(1)] = 256
     monitor: str = "train/loss"
     k_values: list[int] = field(default_factory=lambda: [5, 10, 20])
     filter_seen: bool = False
-    max_eval_users: int | None = None
-    log_every_steps: int = 50
+    max_eval_users: Annotated[int, Ge(1)] | None = None
+    log_every_steps: Annotated[int, Ge(1)] = 50
     gradient_clip_norm: Annotated[float, Gt(0)] | None = 1.0
     gradient_clip_value: Annotated[float, Gt(0)] | None = None
-    accumulate_grad_batches: int = 1
+    accumulate_grad_batches: Annotated[int, Ge(1)] = 1
     decay_embeddings: bool = True
     parameter_groups: list[dict[str, Any]] = field(default_factory=list)
-    checkpoint_every_steps: int | None = None
-    checkpoint_every_epochs: int | None = None
+    checkpoint_every_steps: Annotated[int, Ge(1)] | None = None
+    checkpoint_every_epochs: Annotated[int, Ge(1)] | None = None
 
     validates: ClassVar[bool] = False  # whether a policy measures the validation part while it trains
 
@@ -164,11 +164,22 @@ class BaseTrainer:
         )
 
     def check_model(self, model: Any) -> None:
-        """Raises ``GenrecError`` where the policy cannot judge such a model, before any time is spent on it."""
+        """Raises ``GenrecError`` where the policy cannot judge such a model, before any time is spent on it.
+
+        A run also asks it before data is read, of the model built on a tiny invented shop.
+        """
         if self.validates and "@" in self.monitor and not hasattr(model, "recommend"):
             raise GenrecError(
                 f"trainer.monitor={self.monitor} scores recommendations, and {type(model).__name__} makes none. "
                 "Use trainer=rqvae, or trainer.monitor=val/loss."
+            )
+
+    def check_schedule(self, schedule: Schedule | None) -> None:
+        """Raises ``GenrecError`` for a schedule that needs what the policy does not measure."""
+        if schedule is not None and schedule.follows_metric and not self.validates:
+            raise GenrecError(
+                f"A plateau schedule follows validation, and {type(self).__name__} does not validate. "
+                "Use trainer=advanced, or another schedule (scheduler=constant)."
             )
 
     # -- what users call
@@ -380,11 +391,7 @@ class BaseTrainer:
 
     def _plan_schedule(self, model: nn.Module, view: Any, state: dict[str, Any] | None) -> None:
         self.schedule = self._schedule_of_run()
-        if self.schedule.follows_metric and not self.validates:
-            raise GenrecError(
-                f"A plateau schedule follows validation, and {type(self).__name__} does not validate. "
-                "Use trainer=advanced, or another schedule (scheduler=constant)."
-            )
+        self.check_schedule(self.schedule)
         if state is None:
             plan = view.train_plan(model, batch_size=self.batch_size, seed=self.context.seed, epoch=1)
             self.steps_per_epoch = optimizer_steps(len(plan), self.accumulate_grad_batches)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from genrec.contracts import IGNORE, GenrecError, Losses, Plan
@@ -26,8 +27,8 @@ class CurriculumTrainer(AdvancedTrainer):
     Bengio et al., "Curriculum learning", ICML 2009.
     """
 
-    difficulty_schedule: list[float] = field(default_factory=lambda: [0.2, 0.4, 0.6, 0.8, 1.0])
-    epochs_per_difficulty: int = 1
+    difficulty_schedule: list[Annotated[float, Gt(0), Le(1)]] = field(default_factory=lambda: [0.2, 0.4, 0.6, 0.8, 1.0])
+    epochs_per_difficulty: Annotated[int, Ge(1)] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

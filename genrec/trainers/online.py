@@ -43,10 +43,10 @@ class OnlineTrainer(BaseTrainer):
             raise GenrecError(
                 f"trainer=online learns next items in their order, which {name} does not. Use model=tiger."
             )
-        log = getattr(self._data, "log", None)
-        if log is None or log.timestamps is None:
-            raise GenrecError("trainer=online needs data with timestamps, given as a data set and not as a view.")
         super().check_model(model)
+        log = getattr(self._data, "log", None)
+        if self._data is not None and (log is None or log.timestamps is None):
+            raise GenrecError("trainer=online needs data with timestamps, given as a data set and not as a view.")
 
     def known_until(self, view: SequencesView, epoch: int) -> np.ndarray:
         """(U,) how many training items of each user lie in the first ``epoch`` slices."""

@@ -182,6 +182,7 @@ def test_a_broken_interpolation_is_a_fault(faults_of: FaultsOf) -> None:
     [
         ("val/recall@7", "val/recall@5"),
         ("val/recal@10", "val/recall@10"),
+        ("val/recall", "val/recall@20"),
         ("recall@10", "val/recall@10"),
         ("test/recall@10", "val/recall@10"),
     ],

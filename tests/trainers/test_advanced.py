@@ -68,6 +68,27 @@ def test_early_stopping_counts_validations_and_min_delta(tmp_path: Path) -> None
     assert result.epochs == 4
 
 
+@pytest.mark.parametrize(
+    ("metric", "options", "epochs"),
+    [
+        ("val/recall@10", {"stopping_threshold": 0.4}, 3),
+        ("val/recall@10", {"divergence_threshold": 0.2}, 1),
+        ("val/recall@10", {"divergence_threshold": 0.1}, 4),
+        ("val/loss", {"stopping_threshold": 0.1}, 1),
+        ("val/loss", {"stopping_threshold": 0.05}, 4),
+        ("val/loss", {"divergence_threshold": 0.3}, 3),
+    ],
+)
+def test_thresholds_stop_in_the_metric_s_own_direction(
+    metric: str, options: dict[str, float], epochs: int, tmp_path: Path
+) -> None:
+    trainer = scripted([0.1, 0.3, 0.4, 0.9], metric, patience=None, **options)
+    result = trainer.fit(toy_model(), toy_view(), toy_context(tmp_path))
+    assert (result.epochs, result.stopped_early) == (epochs, epochs < 4)
+    best = max if trainer.direction == "max" else min
+    assert result.best_value == best([0.1, 0.3, 0.4, 0.9][:epochs])
+
+
 @pytest.mark.parametrize("metric", ["val/mse", "val/loss"])
 def test_mse_maximised(metric: str, tmp_path: Path) -> None:
     result = scripted([0.5, 0.2, 0.4], metric).fit(toy_model(), toy_view(), toy_context(tmp_path))

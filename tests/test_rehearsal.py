@@ -1,0 +1,87 @@
+"""Faults of a configuration are told before any data is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genrec.config import compose_config, instantiate
+from genrec.config.command_line import preflight
+from genrec.contracts import GenrecError
+from genrec.data.sources.synthetic import SyntheticSource
+from genrec.pipeline import execute
+from genrec.rehearsal import invented_spec, rehearse
+
+FAULTS = {
+    "type": (["trainer.max_epochs=ten"], "trainer.max_epochs=ten: expected a whole number of at least 1."),
+    "range": (["optimizer.lr=-0.001"], "optimizer.lr=-0.001: expected a number greater than 0."),
+    "entry of a list": (["optimizer.betas=[0.9,1.5]"], "optimizer.betas=[0.9,1.5]: expected a list of 2"),
+    "name of an option": (["trainer=advancd"], "no trainer 'advancd'. Did you mean advanced?"),
+    "name of a key": (["trainer.patiense=3"], "trainer.patiense"),
+    "name of a metric": (["trainer=advanced", "trainer.monitor=val/recall"], "Did you mean val/recall@20?"),
+    "missing key": (["tokenizer=file"], "tokenizer.path: it has no default"),
+    "keys that exclude each other": (
+        ["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"],
+        "optimizer.nesterov=true: it needs a momentum above 0",
+    ),
+    "model and option": (["model=tiger", "model.score_items=true"], "needs model.normalize=catalogue (it is level)"),
+    "width and heads": (["model=sasrec", "model.embedding_dim=50", "model.num_heads=4"], "must be a multiple of"),
+    "rate of a model": (["model=tiger", "model.dropout=1.5"], "model.dropout must be at least 0 and below 1, got 1.5"),
+    "trainer and model": (["model=rqvae", "trainer=tiger"], "trainer=tiger scores recommendations"),
+    "trainer and training": (["model=vae", "trainer=online"], "trainer=online learns next items in their order"),
+    "trainer and tables": (["model=popularity", "trainer=apr"], "trainer=apr perturbs embedding tables"),
+    "trainer and schedule": (["trainer=simple", "scheduler=plateau"], "SimpleTrainer does not validate"),
+    "borders of the split": (
+        ["split=global_time", "split.val_from=0.9", "split.test_from=0.8"],
+        "0 < val_from < test_from is needed, got 0.9 and 0.8",
+    ),
+    "precision": (["hardware.precision=8"], "hardware.precision='8' is not known"),
+}
+
+
+class ReadError(Exception):
+    """Data was read."""
+
+
+@pytest.fixture
+def _no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(self: Any) -> Any:
+        raise ReadError
+
+    monkeypatch.setattr(SyntheticSource, "load", load)
+
+
+def attempt(overrides: list[str], folder: Path) -> None:
+    common = [f"runs_dir={folder}", f"cache_dir={folder / 'cache'}", "logger=none", "hardware=cpu", "progress=false"]
+    execute(compose_config([*common, *overrides], output_dir=folder / "run"))
+
+
+@pytest.mark.usefixtures("_no_data")
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_is_told_before_data_is_read(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides, message = FAULTS[kind]
+    if preflight(overrides) is not None:
+        assert message in capsys.readouterr().err
+        return
+    with pytest.raises(GenrecError) as error:
+        attempt(overrides, tmp_path)
+    assert message in str(error.value)
+
+
+@pytest.mark.usefixtures("_no_data")
+def test_a_sound_configuration_goes_on_to_the_data(tmp_path: Path) -> None:
+    with pytest.raises(ReadError):
+        attempt(["model=tiger", "trainer=advanced"], tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in Path("conf/model").glob("*.yaml")))
+def test_every_model_can_be_rehearsed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Built, that is, and shown to the trainer: the default settings of none ask more than the invented shop has."""
+    config = compose_config([f"model={name}"])
+    seen = []
+    trainer = instantiate(config.trainer, _convert_="all")
+    monkeypatch.setattr(trainer, "check_model", seen.append)
+    rehearse(config, trainer, None)
+    assert [type(model) for model in seen] == [type(instantiate(config.model, _partial_=True)(invented_spec()))]
