@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Gt, Lt
 from torch import Tensor
 from torch.optim import Optimizer
 
+from genrec.annotations import NotNegative, Positive, Rate, check_arguments
 from genrec.contracts import GenrecError
 
 
@@ -29,16 +30,13 @@ class Lamb(Optimizer):
         self,
         params: Any,
         *,
-        lr: Annotated[float, Gt(0)] = 1e-3,
-        betas: tuple[Annotated[float, Ge(0), Lt(1)], Annotated[float, Ge(0), Lt(1)]] = (0.9, 0.999),
-        eps: Annotated[float, Gt(0)] = 1e-6,
-        weight_decay: Annotated[float, Ge(0)] = 0.01,
+        lr: Positive = 1e-3,
+        betas: tuple[Rate, Rate] = (0.9, 0.999),
+        eps: Positive = 1e-6,
+        weight_decay: NotNegative = 0.01,
         adapt_vectors: bool = False,
     ) -> None:
-        _require(lr > 0, "lr", lr, "greater than 0")
-        _require(all(0 <= beta < 1 for beta in betas), "betas", betas, "at least 0 and below 1, both of them")
-        _require(eps > 0, "eps", eps, "greater than 0")
-        _require(weight_decay >= 0, "weight_decay", weight_decay, "at least 0")
+        check_arguments(Lamb.__init__, locals(), "optimizer")
         defaults = {
             "lr": lr,
             "betas": tuple(betas),
@@ -115,25 +113,20 @@ class Muon(Optimizer):
         self,
         params: Any,
         *,
-        lr: Annotated[float, Gt(0)] = 1e-3,
-        momentum: Annotated[float, Ge(0), Lt(1)] = 0.95,
+        lr: Positive = 1e-3,
+        momentum: Rate = 0.95,
         nesterov: bool = True,
         ns_steps: Annotated[int, Gt(0), Lt(100)] = 5,
         adjust_lr_fn: Literal["match_rms_adamw", "original"] = "match_rms_adamw",
-        weight_decay: Annotated[float, Ge(0)] = 0.1,
-        adamw_lr: Annotated[float, Gt(0)] | None = None,
-        betas: tuple[Annotated[float, Ge(0), Lt(1)], Annotated[float, Ge(0), Lt(1)]] = (0.9, 0.999),
-        eps: Annotated[float, Gt(0)] = 1e-8,
+        weight_decay: NotNegative = 0.1,
+        adamw_lr: Positive | None = None,
+        betas: tuple[Rate, Rate] = (0.9, 0.999),
+        eps: Positive = 1e-8,
         fused: bool = True,
     ) -> None:
         if not hasattr(torch.optim, "Muon"):
             raise GenrecError("optimizer=muon needs torch 2.9 or newer. Update torch, or use optimizer=adamw.")
-        _require(lr > 0, "lr", lr, "greater than 0")
-        _require(0 <= momentum < 1, "momentum", momentum, "at least 0 and below 1")
-        _require(weight_decay >= 0, "weight_decay", weight_decay, "at least 0")
-        _require(adamw_lr is None or adamw_lr > 0, "adamw_lr", adamw_lr, "greater than 0, or null")
-        _require(all(0 <= beta < 1 for beta in betas), "betas", betas, "at least 0 and below 1, both of them")
-        _require(eps > 0, "eps", eps, "greater than 0")
+        check_arguments(Muon.__init__, locals(), "optimizer")
         muon = {
             "lr": lr,
             "momentum": momentum,
@@ -193,8 +186,3 @@ def build_optimizer(build: Callable[..., Any], groups: Iterable[dict[str, Any]])
         group["lr"] *= group.get("lr_scale", 1.0)
         group["initial_lr"] = group["lr"]
     return optimizer
-
-
-def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
-    if not holds:
-        raise GenrecError(f"optimizer.{name}={value}: give a number {allowed}.")

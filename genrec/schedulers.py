@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from genrec.contracts import GenrecError
+from genrec.annotations import Count, Natural, NotNegative, Positive, Rate, Share, check_fields
 
 
 @dataclass(kw_only=True)
@@ -28,23 +28,14 @@ class Schedule:
     """
 
     interval: Literal["step", "epoch"] = "step"
-    warmup_steps: Annotated[int, Ge(0)] = 0
-    warmup_ratio: Annotated[float, Ge(0), Lt(1)] | None = None
-    min_lr_ratio: Annotated[float, Ge(0), Le(1)] = 0.0
+    warmup_steps: Natural = 0
+    warmup_ratio: Rate | None = None
+    min_lr_ratio: Share = 0.0
 
     follows_metric = False  # True: told the monitored metric after each validation
 
     def __post_init__(self) -> None:
-        self.require("interval", self.interval in ("step", "epoch"), "choose step or epoch")
-        self.require("warmup_steps", self.warmup_steps >= 0, "give a number of steps, 0 or more")
-        ratio = self.warmup_ratio
-        self.require("warmup_ratio", ratio is None or 0 <= ratio < 1, "give a share of all steps, 0 <= ratio < 1")
-        self.require("min_lr_ratio", 0 <= self.min_lr_ratio <= 1, "give a share of the learning rate, 0 to 1")
-
-    def require(self, name: str, holds: bool, wanted: str) -> None:
-        """Raises ``GenrecError`` for the field ``name`` where its value is impossible."""
-        if not holds:
-            raise GenrecError(f"scheduler.{name}={getattr(self, name)}: {wanted}.")
+        check_fields(self, "scheduler")
 
     def num_warmup_steps(self, total_steps: int) -> int:
         return self.warmup_steps if self.warmup_ratio is None else round(self.warmup_ratio * self.horizon(total_steps))
@@ -93,11 +84,7 @@ class _ToTheEnd(Schedule):
     The end is that of the run, or ``total_steps`` (warm-up included), after which the rate stays where it is.
     """
 
-    total_steps: Annotated[int, Gt(0)] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("total_steps", self.total_steps is None or self.total_steps > 0, "give 1 or more, or null")
+    total_steps: Count | None = None
 
     def horizon(self, total_steps: int) -> int:
         return self.total_steps or total_steps
@@ -126,11 +113,7 @@ class Cosine(_ToTheEnd):
 class Polynomial(_ToTheEnd):
     """``(1 - progress) ** power`` down to ``min_lr_ratio``."""
 
-    power: Annotated[float, Gt(0)] = 2.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("power", self.power > 0, "give a number greater than 0")
+    power: Positive = 2.0
 
     def shape(self, step: int, span: int, warmup: int) -> float:
         return max(1.0 - step / span, 0.0) ** self.power
@@ -146,11 +129,6 @@ class OneCycle(_ToTheEnd):
 
     start_ratio: Annotated[float, Gt(0), Le(1)] = 0.04
     rising: Annotated[float, Gt(0), Lt(1)] = 0.3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("start_ratio", 0 < self.start_ratio <= 1, "give a share of the learning rate, 0 < share <= 1")
-        self.require("rising", 0 < self.rising < 1, "give a share of the steps between 0 and 1, for example 0.3")
 
     def shape(self, step: int, span: int, warmup: int) -> float:
         progress, low = step / span, max(self.start_ratio, self.min_lr_ratio)
@@ -185,12 +163,7 @@ class Exponential(Schedule):
     """``decay_rate ** (step / decay_steps)``."""
 
     decay_rate: Annotated[float, Gt(0), Le(1)] = 0.95
-    decay_steps: Annotated[int, Gt(0)] = 1000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("decay_rate", 0 < self.decay_rate <= 1, "give a number greater than 0 and of at most 1")
-        self.require("decay_steps", self.decay_steps > 0, "give a number of steps, 1 or more")
+    decay_steps: Count = 1000
 
     def shape(self, step: int, span: int, warmup: int) -> float:
         return self.decay_rate ** (step / self.decay_steps)
@@ -200,13 +173,8 @@ class Exponential(Schedule):
 class Step(Schedule):
     """Multiplied by ``gamma`` every ``step_size`` steps."""
 
-    step_size: Annotated[int, Gt(0)] = 1000
+    step_size: Count = 1000
     gamma: Annotated[float, Gt(0), Le(1)] = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("step_size", self.step_size > 0, "give a number of steps, 1 or more")
-        self.require("gamma", 0 < self.gamma <= 1, "give a number greater than 0 and of at most 1")
 
     def shape(self, step: int, span: int, warmup: int) -> float:
         return self.gamma ** (step // self.step_size)
@@ -216,13 +184,8 @@ class Step(Schedule):
 class MultiStep(Schedule):
     """Multiplied by ``gamma`` at each of the ``milestones``."""
 
-    milestones: Annotated[list[Annotated[int, Gt(0)]], MinLen(1)] = field(default_factory=lambda: [5000, 10000])
+    milestones: Annotated[list[Count], MinLen(1)] = field(default_factory=lambda: [5000, 10000])
     gamma: Annotated[float, Gt(0), Le(1)] = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("milestones", min(self.milestones, default=0) > 0, "give one or more numbers of steps above 0")
-        self.require("gamma", 0 < self.gamma <= 1, "give a number greater than 0 and of at most 1")
 
     def shape(self, step: int, span: int, warmup: int) -> float:
         return self.gamma ** sum(step >= milestone for milestone in self.milestones)
@@ -239,15 +202,9 @@ class CosineRestarts(Schedule):
     high.
     """
 
-    cycle_length: Annotated[int, Gt(0)] = 1000
-    cycle_mult: Annotated[int, Gt(0)] = 1
+    cycle_length: Count = 1000
+    cycle_mult: Count = 1
     gamma: Annotated[float, Gt(0), Le(1)] = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("cycle_length", self.cycle_length > 0, "give a number of steps, 1 or more")
-        self.require("cycle_mult", self.cycle_mult > 0, "give a whole number, 1 or more")
-        self.require("gamma", 0 < self.gamma <= 1, "give a number greater than 0 and of at most 1")
 
     def shape(self, step: int, span: int, warmup: int) -> float:
         cycle, length = 0, self.cycle_length
@@ -271,12 +228,6 @@ class Cyclic(Schedule):
     start_ratio: Annotated[float, Gt(0), Le(1)] = 0.1
     gamma: Annotated[float, Gt(0), Le(1)] = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("cycle_length", self.cycle_length >= 2, "give a number of steps, 2 or more")
-        self.require("start_ratio", 0 < self.start_ratio <= 1, "give a share of the learning rate, 0 < share <= 1")
-        self.require("gamma", 0 < self.gamma <= 1, "give a number greater than 0 and of at most 1")
-
     def shape(self, step: int, span: int, warmup: int) -> float:
         cycle, within = divmod(step, self.cycle_length)
         low = max(self.start_ratio, self.min_lr_ratio)
@@ -296,16 +247,13 @@ class Plateau(Schedule):
     """
 
     lr_factor: Annotated[float, Gt(0), Lt(1)] = 0.5
-    lr_patience: Annotated[int, Ge(0)] = 3
-    threshold: Annotated[float, Ge(0)] = 1e-4
+    lr_patience: Natural = 3
+    threshold: NotNegative = 1e-4
 
     follows_metric = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("lr_factor", 0 < self.lr_factor < 1, "give a number between 0 and 1, for example 0.5")
-        self.require("lr_patience", self.lr_patience >= 0, "give a number of validations, 0 or more")
-        self.require("threshold", self.threshold >= 0, "give a share of the best value, 0 or more")
         self._scale = 1.0
         self._best: float | None = None
         self._bad = 0

@@ -28,7 +28,10 @@ FAULTS = {
     ),
     "model and option": (["model=tiger", "model.score_items=true"], "needs model.normalize=catalogue (it is level)"),
     "width and heads": (["model=sasrec", "model.embedding_dim=50", "model.num_heads=4"], "must be a multiple of"),
-    "rate of a model": (["model=tiger", "model.dropout=1.5"], "model.dropout must be at least 0 and below 1, got 1.5"),
+    "rate of a model": (
+        ["model=tiger", "model.dropout=1.5"],
+        "model.dropout=1.5: expected a number of at least 0 and below 1",
+    ),
     "trainer and model": (["model=rqvae", "trainer=tiger"], "trainer=tiger scores recommendations"),
     "trainer and training": (["model=vae", "trainer=online"], "trainer=online learns next items in their order"),
     "trainer and tables": (["model=popularity", "trainer=apr"], "trainer=apr perturbs embedding tables"),

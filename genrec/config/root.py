@@ -135,7 +135,7 @@ def check(config: DictConfig, groups: Iterable[str] = ()) -> list[Fault]:
 
 
 def _check_root(values: dict[str, Any], groups: set[str]) -> Iterator[Fault]:
-    from genrec.config.annotations import accepts, as_yaml, checkable, describe
+    from genrec.annotations import accepts, as_yaml, checkable, describe
     from genrec.config.signatures import nearest
 
     hints = {name: checkable(hint) for name, hint in get_type_hints(RootConfig, include_extras=True).items()}
@@ -204,7 +204,7 @@ class _Checker:
                 yield from self._target(f"{path}.parameter_groups[{index}]", {"_target_": _GROUP, **entry}, False)
 
     def _argument(self, path: str, key: str, value: Any, signature: Signature, curried: bool) -> Iterator[Fault]:
-        from genrec.config.annotations import accepts, as_yaml, choices, describe
+        from genrec.annotations import accepts, as_yaml, choices, describe
         from genrec.config.ranges import narrowed
         from genrec.config.signatures import nearest
 
@@ -248,7 +248,7 @@ def _check_rules(values: dict[str, Any]) -> Iterator[Fault]:
 
 def _check_protocol(values: dict[str, Any]) -> Iterator[Fault]:
     """A model and the baselines beside it are scored by one protocol, which therefore stands at the root."""
-    from genrec.config.annotations import as_yaml
+    from genrec.annotations import as_yaml
 
     trainer = values.get("trainer") or {}
     for key in ("filter_seen", "k_values"):

@@ -17,7 +17,8 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from genrec.config.annotations import annotation_type, from_runtime
+from genrec.annotations import from_runtime
+from genrec.config.annotations import annotation_type
 from genrec.config.source_tree import (
     Module,
     TargetNotFoundError,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from genrec.annotations import Count, Rate, check_arguments
 from genrec.contracts import DataSpec
 from genrec.losses import ItemLoss
-from genrec.models.next_item import NextItemModel, check_sizes, initialise
+from genrec.models.next_item import NextItemModel, check_heads, initialise
 from genrec.nn.causal import HSTUBlock
 from genrec.nn.dropout import Dropout
 
@@ -22,21 +23,16 @@ class HSTU(NextItemModel):
         self,
         spec: DataSpec,
         *,
-        embedding_dim: int = 64,
-        num_layers: int = 2,
-        num_heads: int = 1,
-        dropout: float = 0.4,
-        max_history: int = 50,
+        embedding_dim: Count = 64,
+        num_layers: Count = 2,
+        num_heads: Count = 1,
+        dropout: Rate = 0.4,
+        max_history: Count = 50,
         loss: ItemLoss | None = None,
         text: bool = False,
     ) -> None:
-        check_sizes(
-            dropout=dropout,
-            embedding_dim=embedding_dim,
-            num_heads=num_heads,
-            num_layers=num_layers,
-            max_history=max_history,
-        )
+        check_arguments(HSTU.__init__, locals(), "model")
+        check_heads(embedding_dim, num_heads)
         super().__init__(spec, embedding_dim=embedding_dim, max_history=max_history, loss=loss, text=text)
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(

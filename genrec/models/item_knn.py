@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genrec.annotations import Count, Share, check_arguments
 from genrec.contracts import DataSpec, GenrecError, HistoryBatch, Recommendations, Task
 from genrec.decoding.topk import rank_rows
 from genrec.nn.recency import recency_weights
@@ -42,25 +43,18 @@ class ItemKNN(nn.Module):
         self,
         spec: DataSpec,
         *,
-        num_neighbors: int = 200,
+        num_neighbors: Count = 200,
         similarity: Literal["cosine", "count"] = "count",
-        window: int | None = 10,
+        window: Count | None = 10,
         distance_weight: Literal["none", "inverse"] = "inverse",
         direction: Literal["both", "forward"] = "forward",
-        decay: float = 0.5,
-        max_history: int = 50,
+        decay: Share = 0.5,
+        max_history: Count = 50,
     ) -> None:
+        check_arguments(ItemKNN.__init__, locals(), "model")
         super().__init__()
         if spec.train is None:
             raise GenrecError("ItemKNN counts training pairs and no training part was given. Choose a data source.")
-        _check_choice("similarity", similarity, ("cosine", "count"))
-        _check_choice("distance_weight", distance_weight, ("none", "inverse"))
-        _check_choice("direction", direction, ("both", "forward"))
-        for name, value in (("num_neighbors", num_neighbors), ("max_history", max_history), ("window", window)):
-            if value is not None and value < 1:
-                raise GenrecError(f"model.{name} must be at least 1, got {value}.")
-        if not 0.0 <= decay <= 1.0:
-            raise GenrecError(f"model.decay must lie in 0..1, got {decay}.")
         self.max_history = max_history
         self.decay = decay
         pairs = _count_pairs(spec.train, spec.num_items, window=window, inverse=distance_weight == "inverse")
@@ -153,8 +147,3 @@ def _nearest(pairs: csr_array, num_neighbors: int) -> tuple[np.ndarray, np.ndarr
     kept = order[np.arange(len(rows)) - pairs.indptr[:-1][rows] < num_neighbors]
     offsets = np.concatenate([[0], np.cumsum(np.minimum(lengths, num_neighbors))]).astype(np.int64)
     return offsets, pairs.indices[kept], pairs.data[kept]
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise GenrecError(f"model.{name} must be one of {', '.join(allowed)}, got {value!r}.")

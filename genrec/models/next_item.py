@@ -101,15 +101,10 @@ class NextItemModel(nn.Module):
                 )
 
 
-def check_sizes(*, dropout: float, embedding_dim: int, num_heads: int, **sizes: int) -> None:
-    """Raises GenrecError for a network that cannot be built."""
-    for name, value in {"embedding_dim": embedding_dim, "num_heads": num_heads, **sizes}.items():
-        if value < 1:
-            raise GenrecError(f"model.{name} must be at least 1, got {value}.")
+def check_heads(embedding_dim: int, num_heads: int) -> None:
+    """Raises GenrecError where a vector cannot be shared out among the heads."""
     if embedding_dim % num_heads:
         raise GenrecError(f"model.embedding_dim={embedding_dim} must be a multiple of model.num_heads={num_heads}.")
-    if not 0.0 <= dropout < 1.0:
-        raise GenrecError(f"model.dropout must be at least 0 and below 1, got {dropout}.")
 
 
 def initialise(module: nn.Module) -> None:

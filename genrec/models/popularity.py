@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genrec.annotations import Count, check_arguments
 from genrec.contracts import IGNORE, DataSpec, GenrecError, HistoryBatch, Recommendations, Task
 from genrec.decoding.topk import rank_items
 
@@ -17,7 +18,8 @@ class Popularity(nn.Module):
     task = Task.RETRIEVAL
     training_mode = "positions"
 
-    def __init__(self, spec: DataSpec, *, max_history: int = 50) -> None:
+    def __init__(self, spec: DataSpec, *, max_history: Count = 50) -> None:
+        check_arguments(Popularity.__init__, locals(), "model")
         super().__init__()
         if spec.train is None:
             raise GenrecError("Popularity counts training items and no training part was given. Choose a data source.")

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genrec.annotations import Count, Positive, Rate, check_arguments
 from genrec.contracts import IGNORE, DataSpec, GenrecError, HistoryBatch, Losses, Recommendations, SequenceBatch, Task
 from genrec.decoding.topk import rank_rows
-from genrec.models.next_item import check_sizes, initialise
+from genrec.models.next_item import check_heads, initialise
 from genrec.nn.catalogue_softmax import carriers_of_codes, catalogue_cross_entropy
 from genrec.nn.causal import TransformerBlock
 from genrec.nn.code_heads import CodeHeads
@@ -42,33 +43,23 @@ class RPG(nn.Module):
         self,
         spec: DataSpec,
         *,
-        embedding_dim: int = 128,
-        num_layers: int = 2,
-        num_heads: int = 4,
-        feedforward_dim: int = 512,
-        dropout: float = 0.3,
-        max_history: int = 50,
-        temperature: float = 0.03,
+        embedding_dim: Count = 128,
+        num_layers: Count = 2,
+        num_heads: Count = 4,
+        feedforward_dim: Count = 512,
+        dropout: Rate = 0.3,
+        max_history: Count = 50,
+        temperature: Positive = 0.03,
         normalize: Literal["digit", "catalogue"] = "digit",
         item_embedding: bool = False,
         text: bool = False,
     ) -> None:
+        check_arguments(RPG.__init__, locals(), "model")
         super().__init__()
         ids = spec.semantic_ids
         if ids is None:
             raise GenrecError("RPG needs semantic IDs and none were given. Choose a tokenizer (tokenizer=opq).")
-        check_sizes(
-            dropout=dropout,
-            embedding_dim=embedding_dim,
-            num_heads=num_heads,
-            num_layers=num_layers,
-            feedforward_dim=feedforward_dim,
-            max_history=max_history,
-        )
-        if temperature <= 0:
-            raise GenrecError(f"model.temperature must be above 0, got {temperature}.")
-        if normalize not in ("digit", "catalogue"):
-            raise GenrecError(f"model.normalize must be one of digit, catalogue; got {normalize!r}.")
+        check_heads(embedding_dim, num_heads)
         self.normalize = normalize
         self.max_history = max_history
         self.num_levels = ids.num_levels

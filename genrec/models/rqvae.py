@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from genrec.annotations import Count, Natural, NotNegative, Rate, check_arguments
 from genrec.contracts import DataSpec, GenrecError, ItemBatch, Losses, Task
 from genrec.nn.mlp import MLP
 from genrec.nn.quantizer import Quantized, ResidualQuantizer
@@ -64,19 +65,20 @@ class RQVAE(nn.Module):
         self,
         spec: DataSpec,
         *,
-        hidden_dims: Sequence[int] = (512, 256, 128),
-        latent_dim: int = 32,
-        num_quantizers: int = 3,
-        num_embeddings: int = 256,
-        commitment_cost: float = 0.25,
-        dropout: float = 0.0,
+        hidden_dims: Sequence[Count] = (512, 256, 128),
+        latent_dim: Count = 32,
+        num_quantizers: Count = 3,
+        num_embeddings: Count = 256,
+        commitment_cost: NotNegative = 0.25,
+        dropout: Rate = 0.0,
         codebook_update: Literal["gradient", "ema"] = "gradient",
         gradient_estimator: Literal["straight_through", "rotation"] = "straight_through",
-        ema_decay: float = 0.99,
-        restart_after: int = 100,
+        ema_decay: Rate = 0.99,
+        restart_after: Natural = 100,
         kmeans_init: bool = True,
         linear_path: bool = True,
     ) -> None:
+        check_arguments(RQVAE.__init__, locals(), "model")
         super().__init__()
         if spec.item_vectors is None:
             raise GenrecError(

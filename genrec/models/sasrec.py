@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from genrec.contracts import DataSpec, GenrecError
+from genrec.annotations import Count, Rate, check_arguments
+from genrec.contracts import DataSpec
 from genrec.losses import ItemLoss
-from genrec.models.next_item import NextItemModel, check_sizes, initialise
+from genrec.models.next_item import NextItemModel, check_heads, initialise
 from genrec.nn.causal import LiGRBlock, TransformerBlock
 from genrec.nn.dropout import Dropout
 
@@ -32,27 +33,19 @@ class SASRec(NextItemModel):
         self,
         spec: DataSpec,
         *,
-        embedding_dim: int = 64,
-        num_layers: int = 2,
-        num_heads: int = 1,
-        feedforward_dim: int = 256,
-        dropout: float = 0.4,
-        max_history: int = 50,
+        embedding_dim: Count = 64,
+        num_layers: Count = 2,
+        num_heads: Count = 1,
+        feedforward_dim: Count = 256,
+        dropout: Rate = 0.4,
+        max_history: Count = 50,
         block: Literal["vanilla", "ligr"] = "vanilla",
         positions: Literal["start", "end"] = "start",
         loss: ItemLoss | None = None,
         text: bool = False,
     ) -> None:
-        check_sizes(
-            dropout=dropout,
-            embedding_dim=embedding_dim,
-            num_heads=num_heads,
-            num_layers=num_layers,
-            feedforward_dim=feedforward_dim,
-            max_history=max_history,
-        )
-        _check_choice("block", block, ("vanilla", "ligr"))
-        _check_choice("positions", positions, ("start", "end"))
+        check_arguments(SASRec.__init__, locals(), "model")
+        check_heads(embedding_dim, num_heads)
         super().__init__(spec, embedding_dim=embedding_dim, max_history=max_history, loss=loss, text=text)
         self.from_end = positions == "end"
         self.positions = nn.Embedding(max_history, embedding_dim)
@@ -74,8 +67,3 @@ class SASRec(NextItemModel):
             return self.positions.weight[:length]
         places = lengths[:, None] - 1 - torch.arange(length, device=lengths.device)
         return functional.embedding(places.clamp(min=0), self.positions.weight)
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise GenrecError(f"model.{name} must be one of {', '.join(allowed)}; got {value!r}.")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genrec.annotations import Count, Share, check_arguments
 from genrec.contracts import DataSpec, GenrecError, HistoryBatch, Recommendations, Task
 from genrec.decoding.topk import rank_rows
 from genrec.nn.recency import recency_weights
@@ -21,19 +22,14 @@ class TextKNN(nn.Module):
     needs_item_vectors = True
     training_mode = "positions"
 
-    def __init__(self, spec: DataSpec, *, max_history: int = 1, decay: float = 0.5) -> None:
+    def __init__(self, spec: DataSpec, *, max_history: Count = 1, decay: Share = 0.5) -> None:
+        check_arguments(TextKNN.__init__, locals(), "model")
         super().__init__()
         if spec.item_vectors is None:
             raise GenrecError(
                 "TextKNN compares item vectors and none were given. Choose an encoder (encoder=tfidf, or encoder=file "
                 "with encoder.path=...), and a data source whose items have text."
             )
-        if max_history < 1:
-            raise GenrecError(
-                f"model.max_history is how many of the last items are asked and must be >= 1, got {max_history}."
-            )
-        if not 0.0 <= decay <= 1.0:
-            raise GenrecError(f"model.decay must lie in 0..1, got {decay}.")
         self.max_history = max_history
         self.decay = decay
         vectors = torch.from_numpy(np.asarray(spec.item_vectors, dtype=np.float32))

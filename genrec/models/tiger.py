@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genrec.annotations import Count, Positive, Rate, check_arguments
 from genrec.contracts import (
     BOS_TOKEN,
     IGNORE,
@@ -61,47 +62,30 @@ class Tiger(nn.Module):
         self,
         spec: DataSpec,
         *,
-        embedding_dim: int = 128,
-        num_layers: int = 2,
-        num_decoder_layers: int = 2,
-        num_heads: int = 4,
-        head_dim: int = 32,
-        feedforward_dim: int = 512,
-        dropout: float = 0.2,
-        attention_dropout: float = 0.0,
-        max_history: int = 20,
+        embedding_dim: Count = 128,
+        num_layers: Count = 2,
+        num_decoder_layers: Count = 2,
+        num_heads: Count = 4,
+        head_dim: Count = 32,
+        feedforward_dim: Count = 512,
+        dropout: Rate = 0.2,
+        attention_dropout: Rate = 0.0,
+        max_history: Count = 20,
         encoder: Literal["bidirectional", "causal", "none"] = "causal",
-        num_beams: int = 20,
+        num_beams: Count = 20,
         normalize: Literal["level", "vocabulary", "catalogue"] = "level",
-        label_smoothing: float = 0.0,
+        label_smoothing: Rate = 0.0,
         tie_embeddings: bool = False,
-        init_std: float = 1.0,
+        init_std: Positive = 1.0,
         codebook_init: bool = True,
         item_embedding: bool = False,
         text: bool = False,
         score_items: bool = False,
     ) -> None:
+        check_arguments(Tiger.__init__, locals(), "model")
         super().__init__()
         if spec.semantic_ids is None:
             raise GenrecError("Tiger needs semantic IDs and none were given. Choose a tokenizer (tokenizer=rqkmeans).")
-        _check_choice("encoder", encoder, ("bidirectional", "causal", "none"))
-        _check_choice("normalize", normalize, ("level", "vocabulary", "catalogue"))
-        sizes = {
-            "max_history": max_history,
-            "num_beams": num_beams,
-            "embedding_dim": embedding_dim,
-            "num_layers": num_layers,
-            "num_decoder_layers": num_decoder_layers,
-            "num_heads": num_heads,
-            "head_dim": head_dim,
-            "feedforward_dim": feedforward_dim,
-        }
-        for name, value in (("dropout", dropout), ("attention_dropout", attention_dropout)):
-            if not 0.0 <= value < 1.0:
-                raise GenrecError(f"model.{name} must be at least 0 and below 1, got {value}.")
-        for name, value in sizes.items():
-            if value < 1:
-                raise GenrecError(f"model.{name} must be at least 1, got {value}.")
         ids = spec.semantic_ids
         self.max_history = max_history
         self.training_mode = "windows" if encoder == "bidirectional" else "positions"
@@ -465,8 +449,3 @@ def _continues(batch: SequenceBatch, scored: Tensor) -> bool:
     places = torch.arange(1, batch.items.shape[1], device=batch.items.device)
     inside = scored[:, :-1] & (places < batch.lengths[:, None])
     return bool((batch.items[:, 1:] == batch.targets[:, :-1])[inside].all())
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise GenrecError(f"model.{name} must be one of {', '.join(allowed)}; got {value!r}.")

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genrec.annotations import Count, Natural, Positive, Rate, check_arguments
 from genrec.contracts import IGNORE, DataSpec, GenrecError, HistoryBatch, Losses, Recommendations, SequenceBatch, Task
 from genrec.decoding import sampling
 from genrec.decoding.beam import tree_search
 from genrec.decoding.trie import Trie
-from genrec.models.next_item import check_sizes
+from genrec.models.next_item import check_heads
 from genrec.models.node_vectors import NodeVectors
 from genrec.nn.causal import LiGRBlock
 from genrec.nn.dropout import Dropout
@@ -49,34 +50,24 @@ class TigerItem(nn.Module):
         self,
         spec: DataSpec,
         *,
-        embedding_dim: int = 128,
-        num_layers: int = 2,
-        num_heads: int = 4,
-        feedforward_dim: int = 256,
-        prefix_dim: int = 256,
-        dropout: float = 0.3,
-        max_history: int = 50,
-        num_beams: int = 20,
-        text_dim: int = 128,
-        init_std: float = 0.05,
+        embedding_dim: Count = 128,
+        num_layers: Count = 2,
+        num_heads: Count = 4,
+        feedforward_dim: Count = 256,
+        prefix_dim: Count = 256,
+        dropout: Rate = 0.3,
+        max_history: Count = 50,
+        num_beams: Count = 20,
+        text_dim: Natural = 128,
+        init_std: Positive = 0.05,
     ) -> None:
+        check_arguments(TigerItem.__init__, locals(), "model")
         super().__init__()
         if spec.semantic_ids is None:
             raise GenrecError(
                 "TigerItem needs semantic IDs and none were given. Choose a tokenizer (tokenizer=rqkmeans)."
             )
-        check_sizes(
-            dropout=dropout,
-            embedding_dim=embedding_dim,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            feedforward_dim=feedforward_dim,
-            prefix_dim=prefix_dim,
-            max_history=max_history,
-            num_beams=num_beams,
-        )
-        if text_dim < 0:
-            raise GenrecError(f"model.text_dim must be 0 (no text) or more, got {text_dim}.")
+        check_heads(embedding_dim, num_heads)
         self.max_history = max_history
         self.num_beams = num_beams
         self.trie = Trie.from_codes(spec.semantic_ids.codes, spec.semantic_ids.codebook_sizes)

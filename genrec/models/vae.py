@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import MinLen
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genrec.annotations import Count, Natural, NotNegative, Rate, check_arguments
 from genrec.contracts import IGNORE, DataSpec, GenrecError, HistoryBatch, Losses, Recommendations, SequenceBatch, Task
 from genrec.decoding.options import check_count
 from genrec.decoding.sampling import sample_sets
@@ -40,18 +43,18 @@ class VAE(nn.Module):
         self,
         spec: DataSpec,
         *,
-        hidden_dims: Sequence[int] = (600,),
-        latent_dim: int = 200,
-        dropout: float = 0.5,
-        kl_weight: float = 0.2,
-        anneal_steps: int = 2000,
-        max_history: int = 200,
+        hidden_dims: Annotated[Sequence[Count], MinLen(1)] = (600,),
+        latent_dim: Count = 200,
+        dropout: Rate = 0.5,
+        kl_weight: NotNegative = 0.2,
+        anneal_steps: Natural = 2000,
+        max_history: Count = 200,
     ) -> None:
+        check_arguments(VAE.__init__, locals(), "model")
         super().__init__()
         if spec.train is None:
             raise GenrecError("VAE learns how many items users have, and no training part was given. Choose data.")
         widths = [int(width) for width in hidden_dims]
-        _check(widths, latent_dim, dropout, kl_weight, anneal_steps, max_history)
         self.max_history = max_history
         self.kl_weight = kl_weight
         self.anneal_steps = anneal_steps
@@ -176,21 +179,3 @@ def _as_sets(items: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 def _set_sizes(rows: Iterable[np.ndarray]) -> np.ndarray:
     return np.array([len(np.unique(row)) for row in rows if len(row)] or [1], dtype=np.int64)
-
-
-def _check(
-    widths: list[int], latent_dim: int, dropout: float, kl_weight: float, anneal_steps: int, max_history: int
-) -> None:
-    """Raises GenrecError for a network or a loss that makes no sense."""
-    if not widths or min(widths) < 1:
-        raise GenrecError(f"model.hidden_dims={widths}: give one width of 1 or more per layer, for example [600].")
-    for name, value, least in (
-        ("latent_dim", latent_dim, 1),
-        ("max_history", max_history, 1),
-        ("anneal_steps", anneal_steps, 0),
-        ("kl_weight", kl_weight, 0),
-    ):
-        if value < least:
-            raise GenrecError(f"model.{name} must be at least {least}, got {value}.")
-    if not 0.0 <= dropout < 1.0:
-        raise GenrecError(f"model.dropout must be at least 0 and below 1, got {dropout}.")

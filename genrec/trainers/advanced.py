@@ -8,9 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Gt, Lt
 from torch import nn
 
+from genrec.annotations import Count, Natural, NotNegative
 from genrec.contracts import VAL, FitResult, GenrecError, RunContext
 from genrec.schedulers import Plateau, Schedule
 from genrec.trainers import checkpoints as files
@@ -35,35 +36,22 @@ class AdvancedTrainer(BaseTrainer):
     when ``fit`` returns, whether training was stopped early or not.
     """
 
-    max_epochs: Annotated[int, Ge(1)] = 20
-    max_eval_users: Annotated[int, Ge(1)] | None = 5000
+    max_epochs: Count = 20
+    max_eval_users: Count | None = 5000
     monitor: str = "val/recall@10"
     mode: Literal["auto", "min", "max"] = "auto"
-    save_top_k: Annotated[int, Ge(0)] = 1
-    eval_every_epochs: Annotated[int, Ge(1)] = 1
-    patience: Annotated[int, Ge(1)] | None = 5
-    min_delta: Annotated[float, Ge(0)] = 0.0
+    save_top_k: Natural = 1
+    eval_every_epochs: Count = 1
+    patience: Count | None = 5
+    min_delta: NotNegative = 0.0
     stopping_threshold: float | None = None
     divergence_threshold: float | None = None
     use_scheduler: bool = True
     lr_factor: Annotated[float, Gt(0), Lt(1)] = 0.5
-    lr_patience: Annotated[int, Ge(0)] = 1
-    min_lr: Annotated[float, Ge(0)] = 1e-4
+    lr_patience: Natural = 1
+    min_lr: NotNegative = 1e-4
 
     validates: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.mode not in ("auto", "min", "max"):
-            raise GenrecError(f"trainer.mode={self.mode!r}: choose auto, min or max.")
-        if self.save_top_k < 0:
-            raise GenrecError(f"trainer.save_top_k={self.save_top_k}: give 0 or more epochs to keep.")
-        if self.eval_every_epochs < 1:
-            raise GenrecError(f"trainer.eval_every_epochs={self.eval_every_epochs}: give a number of 1 or more.")
-        if self.patience is not None and self.patience < 1:
-            raise GenrecError(
-                f"trainer.patience={self.patience}: give a number of 1 or more, or null to never stop early."
-            )
 
     def _reset(self) -> None:
         super()._reset()

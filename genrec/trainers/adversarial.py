@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
+from genrec.annotations import Count, NotNegative, Positive
 from genrec.contracts import GenrecError, Losses
 from genrec.nn.embedding import TokenEmbedding
 from genrec.trainers.advanced import AdvancedTrainer
@@ -23,17 +23,9 @@ class APRTrainer(AdvancedTrainer):
     about twice as long. Source: He et al., "Adversarial personalized ranking for recommendation", SIGIR 2018.
     """
 
-    radius: Annotated[float, Gt(0)] = 0.5
-    weight: Annotated[float, Ge(0)] = 1.0
-    begin_epoch_of_attack: Annotated[int, Ge(1)] = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.radius > 0 or not self.weight >= 0:
-            raise GenrecError(
-                f"trainer.radius={self.radius}, trainer.weight={self.weight}: give a radius above 0 and a weight of 0 "
-                "or more."
-            )
+    radius: Positive = 0.5
+    weight: NotNegative = 1.0
+    begin_epoch_of_attack: Count = 1
 
     def check_model(self, model: Any) -> None:
         if isinstance(model, nn.Module) and not embedding_tables(model):

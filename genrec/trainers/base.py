@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import MinLen
 from torch import nn
 
+from genrec.annotations import Count, Positive, check_fields
 from genrec.artifacts import fingerprint
 from genrec.contracts import TEST, TRAIN, VAL, FitResult, GenrecError, Losses, Plan, Recommendations, RunContext
 from genrec.schedulers import Constant, Schedule
@@ -59,43 +60,29 @@ class BaseTrainer:
     ``checkpoint_epoch_*.pt`` periodically.
     """
 
-    max_epochs: Annotated[int, Ge(1)] = 20
-    max_steps: Annotated[int, Ge(1)] | None = None
-    batch_size: Annotated[int, Ge(1)] = 256
-    eval_batch_size: Annotated[int, Ge(1)] = 256
+    max_epochs: Count = 20
+    max_steps: Count | None = None
+    batch_size: Count = 256
+    eval_batch_size: Count = 256
     monitor: str = "train/loss"
-    k_values: list[int] = field(default_factory=lambda: [5, 10, 20])
+    k_values: Annotated[list[Count], MinLen(1)] = field(default_factory=lambda: [5, 10, 20])
     filter_seen: bool = False
-    max_eval_users: Annotated[int, Ge(1)] | None = None
-    log_every_steps: Annotated[int, Ge(1)] = 50
-    gradient_clip_norm: Annotated[float, Gt(0)] | None = 1.0
-    gradient_clip_value: Annotated[float, Gt(0)] | None = None
-    accumulate_grad_batches: Annotated[int, Ge(1)] = 1
+    max_eval_users: Count | None = None
+    log_every_steps: Count = 50
+    gradient_clip_norm: Positive | None = 1.0
+    gradient_clip_value: Positive | None = None
+    accumulate_grad_batches: Count = 1
     decay_embeddings: bool = True
     parameter_groups: list[dict[str, Any]] = field(default_factory=list)
-    checkpoint_every_steps: Annotated[int, Ge(1)] | None = None
-    checkpoint_every_epochs: Annotated[int, Ge(1)] | None = None
+    checkpoint_every_steps: Count | None = None
+    checkpoint_every_epochs: Count | None = None
 
     validates: ClassVar[bool] = False  # whether a policy measures the validation part while it trains
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "batch_size", "eval_batch_size", "log_every_steps", "accumulate_grad_batches"):
-            if getattr(self, name) < 1:
-                raise GenrecError(f"trainer.{name}={getattr(self, name)}: give a number of 1 or more.")
-        for name in ("max_steps", "checkpoint_every_steps", "checkpoint_every_epochs", "max_eval_users"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise GenrecError(f"trainer.{name}={value}: give a number of 1 or more, or null for none.")
-        for name in ("gradient_clip_norm", "gradient_clip_value"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise GenrecError(f"trainer.{name}={value}: give a bound greater than 0, or null for none.")
+        check_fields(self, "trainer")
         for index, entry in enumerate(self.parameter_groups):
             ParameterGroup.of(entry, f"trainer.parameter_groups[{index}]")
-        if not self.k_values or min(self.k_values) < 1:
-            raise GenrecError(
-                f"trainer.k_values={self.k_values}: give at least one list length, for example [5,10,20]."
-            )
         self.monitor = metric_name(self.monitor)
         self._context: RunContext | None = None
         self._reset()

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Gt, Le, MinLen
 from torch import Tensor, nn
 
+from genrec.annotations import Count
 from genrec.contracts import IGNORE, GenrecError, Losses, Plan
 from genrec.trainers.advanced import AdvancedTrainer
 
@@ -27,18 +28,10 @@ class CurriculumTrainer(AdvancedTrainer):
     Bengio et al., "Curriculum learning", ICML 2009.
     """
 
-    difficulty_schedule: list[Annotated[float, Gt(0), Le(1)]] = field(default_factory=lambda: [0.2, 0.4, 0.6, 0.8, 1.0])
-    epochs_per_difficulty: Annotated[int, Ge(1)] = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.difficulty_schedule or not all(0.0 < share <= 1.0 for share in self.difficulty_schedule):
-            raise GenrecError(
-                f"trainer.difficulty_schedule={list(self.difficulty_schedule)}: give shares above 0 and up to 1, for "
-                "example [0.2,0.6,1.0]."
-            )
-        if self.epochs_per_difficulty < 1:
-            raise GenrecError(f"trainer.epochs_per_difficulty={self.epochs_per_difficulty}: give 1 or more epochs.")
+    difficulty_schedule: Annotated[list[Annotated[float, Gt(0), Le(1)]], MinLen(1)] = field(
+        default_factory=lambda: [0.2, 0.4, 0.6, 0.8, 1.0]
+    )
+    epochs_per_difficulty: Count = 1
 
     def check_model(self, model: Any) -> None:
         if getattr(model, "training_mode", None) not in ("positions", "windows"):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from genrec.annotations import Count, check_fields
 from genrec.contracts import GenrecError
 
 logger = logging.getLogger("genrec.trainers")
 
-_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 _PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed", "64-true")
 _OLD_PRECISIONS = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}
 
@@ -29,12 +29,12 @@ class Hardware:
     older code used for ``accelerator`` and ``devices`` together (0 means CPU).
     """
 
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: int | str = 1
     precision: str | int = "32-true"
     strategy: str = "auto"
-    num_threads: int | None = None
-    deterministic: bool | str = "warn"
+    num_threads: Count | None = None
+    deterministic: bool | Literal["warn"] = "warn"
     compile: bool = False
     gpus: int | None = None
 
@@ -51,20 +51,13 @@ class Hardware:
         self.precision = _OLD_PRECISIONS.get(precision, precision)
         if self.precision not in _PRECISIONS:
             raise GenrecError(f"hardware.precision={precision!r} is not known. Choose one of {', '.join(_PRECISIONS)}.")
-        if self.accelerator not in _ACCELERATORS:
-            raise GenrecError(
-                f"hardware.accelerator={self.accelerator!r} is not known. Choose one of {', '.join(_ACCELERATORS)}."
-            )
+        check_fields(self, "hardware")
         if self.precision == "auto":
             self.precision = "bf16-mixed" if fast_bfloat16(self.device) else "32-true"
             logger.info("hardware.precision=auto is %s on this machine.", self.precision)
-        if self.num_threads is not None and self.num_threads < 1:
-            raise GenrecError(f"hardware.num_threads={self.num_threads}: give 1 or more, or null for torch's choice.")
         if str(self.devices) not in ("1", "auto"):
             raise GenrecError(f"hardware.devices={self.devices}: a run uses one device; give 1, or start several runs.")
         self.devices = 1
-        if self.deterministic not in (True, False, "warn"):
-            raise GenrecError(f"hardware.deterministic={self.deterministic!r}: choose true, false or warn.")
 
     @property
     def device(self) -> torch.device:

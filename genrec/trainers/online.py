@@ -9,6 +9,7 @@ import numpy as np
 from annotated_types import Gt, Lt
 from torch import nn
 
+from genrec.annotations import Count
 from genrec.contracts import VAL, GenrecError, Plan
 from genrec.data.sequences import PlansInTurn, SequencePlan, SequencesView
 from genrec.trainers.base import BaseTrainer
@@ -27,15 +28,9 @@ class OnlineTrainer(BaseTrainer):
     max_epochs: int = 6  # slices
     monitor: str = "val/recall@10"
     first_share: Annotated[float, Gt(0), Lt(1)] = 0.5
-    first_passes: Annotated[int, Gt(0)] = 5
+    first_passes: Count = 5
 
     validates: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0.0 < self.first_share < 1.0 or self.first_passes < 1:
-            given = f"trainer.first_share={self.first_share}, trainer.first_passes={self.first_passes}"
-            raise GenrecError(f"{given}: give a share above 0 and below 1, and 1 or more passes.")
 
     def check_model(self, model: Any) -> None:
         if getattr(model, "training_mode", None) not in ("positions", "windows"):

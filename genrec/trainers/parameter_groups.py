@@ -8,9 +8,10 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
-from annotated_types import Ge, MinLen
+from annotated_types import MinLen
 from torch import nn
 
+from genrec.annotations import NotNegative, check_fields
 from genrec.contracts import GenrecError
 from genrec.nn.embedding import TokenEmbedding
 
@@ -27,8 +28,8 @@ class ParameterGroup:
     """
 
     match: Annotated[str, MinLen(1)]
-    lr_scale: Annotated[float, Ge(0)] = 1.0
-    weight_decay: Annotated[float, Ge(0)] | None = None
+    lr_scale: NotNegative = 1.0
+    weight_decay: NotNegative | None = None
     hidden: bool = True
 
     @classmethod
@@ -41,12 +42,7 @@ class ParameterGroup:
         if not entry.get("match"):
             raise GenrecError(f"{place}.match: give a pattern of parameter names, for example 'encoder.*'.")
         group = cls(**entry)
-        if not group.lr_scale >= 0:
-            raise GenrecError(f"{place}.lr_scale={group.lr_scale}: give a factor of the rate, 0 (frozen) or more.")
-        if group.weight_decay is not None and not group.weight_decay >= 0:
-            raise GenrecError(
-                f"{place}.weight_decay={group.weight_decay}: give 0 or more, or null for the optimizer's."
-            )
+        check_fields(group, place)
         return group
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Gt, Le
 from torch import Tensor, nn
 
+from genrec.annotations import Natural, Positive
 from genrec.contracts import IGNORE, TEST, VAL, GenrecError, HistoryBatch, Plan
 from genrec.data.ragged import Ragged
-from genrec.decoding.options import check_sampling
 from genrec.decoding.trie import Trie
 from genrec.metrics.diversity import evaluate_diversity
 from genrec.metrics.ranking import ndcg_at_k, recall_at_k
@@ -34,13 +34,9 @@ class TIGERTrainer(AdvancedTrainer):
     which the model is scored, is not random.
     """
 
-    generation_temperature: Annotated[float, Gt(0)] = 1.0
-    generation_top_k: Annotated[int, Ge(0)] = 50
+    generation_temperature: Positive = 1.0
+    generation_top_k: Natural = 50
     generation_top_p: Annotated[float, Gt(0), Le(1)] = 0.9
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_sampling(**self._sampling(None, None, None), prefix="trainer.generation_")
 
     def check_model(self, model: Any) -> None:
         if not hasattr(model, "recommend"):

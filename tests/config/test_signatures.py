@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pytest
 from omegaconf import OmegaConf
 
+from genrec.annotations import accepts, describe
 from genrec.config import conf_dir
-from genrec.config.annotations import accepts, describe
 from genrec.config.signatures import read_signature
 from genrec.config.source_tree import TargetNotFoundError
 

@@ -128,12 +128,12 @@ def test_a_row_longer_than_max_history_is_a_mistake_of_the_caller() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"embedding_dim": 0}, "embedding_dim must be at least 1"),
+        ({"embedding_dim": 0}, "model.embedding_dim=0: expected a whole number of at least 1"),
         ({"embedding_dim": 15}, "multiple of model.num_heads=2"),
-        ({"num_layers": 0}, "num_layers must be at least 1"),
+        ({"num_layers": 0}, "model.num_layers=0: expected"),
         ({"dropout": 1.0}, "below 1"),
-        ({"block": "moe"}, "vanilla, ligr; got 'moe'"),
-        ({"positions": "middle"}, "start, end; got 'middle'"),
+        ({"block": "moe"}, "model.block=moe: expected one of vanilla, ligr"),
+        ({"positions": "middle"}, "model.positions=middle: expected one of start, end"),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) -> None:

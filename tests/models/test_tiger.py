@@ -488,8 +488,8 @@ def test_semantic_ids_are_no_parameters_and_not_in_checkpoints() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder": "both"}, "model.encoder must be one of"),
-        ({"num_beams": 0}, "model.num_beams must be at least 1"),
+        ({"encoder": "both"}, "model.encoder=both: expected one of bidirectional, causal, none"),
+        ({"num_beams": 0}, "model.num_beams=0: expected a whole number of at least 1"),
         ({**SCORING_ITEMS, "normalize": "level"}, r"needs model.normalize=catalogue \(it is level\)"),
         ({"normalize": "catalogue", "score_items": True}, "vectors of items: model.item_embedding=true"),
     ],

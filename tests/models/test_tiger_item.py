@@ -142,10 +142,10 @@ def test_a_checkpoint_brings_the_text_features_along():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_layers": 0}, "num_layers must be at least 1"),
+        ({"num_layers": 0}, "model.num_layers=0: expected a whole number of at least 1"),
         ({"embedding_dim": 15}, "multiple of model.num_heads=2"),
-        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
-        ({"text_dim": -1}, "text_dim must be 0"),
+        ({"dropout": 1.0}, "model.dropout=1.0: expected a number of at least 0 and below 1"),
+        ({"text_dim": -1}, "model.text_dim=-1: expected a whole number of at least 0"),
     ],
 )
 def test_impossible_sizes_are_named(changes, message):

@@ -74,7 +74,10 @@ def test_from_the_first_epoch_on_all_items_is_ordinary_training(tmp_path: Path) 
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(GenrecError, match=r"trainer\.difficulty_schedule=\[0.2, 1.5\]: give shares above 0"):
+    with pytest.raises(
+        GenrecError,
+        match=r"trainer\.difficulty_schedule=\[0.2,1.5\]: expected a list with at least 1 entry, each a number",
+    ):
         CurriculumTrainer(difficulty_schedule=[0.2, 1.5])
     with pytest.raises(GenrecError, match=r"trainer\.epochs_per_difficulty=0"):
         CurriculumTrainer(epochs_per_difficulty=0)
