@@ -28,6 +28,9 @@ def main() -> None:
         sys.exit(code)
     import hydra
 
+    from genrec.config.command_line import with_new_keys
+
+    sys.argv[1:] = with_new_keys(sys.argv[1:])
     hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(_job)()
     if _failed:
         log.error("failed jobs: %s", ", ".join(map(str, _failed)))

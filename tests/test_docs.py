@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from experiments.amazon_beauty import study
+from experiments import study
 from experiments.speed.__main__ import parse as parse_bench
 from genrec import config as genrec_config
 from genrec.config.command_line import preflight
@@ -220,7 +220,7 @@ def test_names_of_the_migration_page_exist(name: str) -> None:
 
 
 CHECKS = {
-    "experiments/amazon_beauty/study.py": check_study,
+    "experiments/study.py": check_study,
     "genrec.run": check_run,
     "genrec.generate": check_generate,
     "genrec.recommend": check_recommend,

@@ -49,6 +49,14 @@ def preflight(argv: Sequence[str]) -> int | None:
     return 2
 
 
+def with_new_keys(words: Sequence[str]) -> list[str]:
+    """The words of a command line, ``key={_target_: ..., ...}`` spelled so that Hydra takes keys it does not know yet.
+
+    Another class takes other keys, and Hydra alone would refuse them: ``++key={...}`` is its word for that.
+    """
+    return [f"++{word}" if re.match(r"[A-Za-z_][\w.]*=\{[^}]*\b_target_:", word) else word for word in words]
+
+
 class Composer:
     """Hydra's composition without a Hydra run; leaves the process as it found it."""
 
@@ -103,7 +111,7 @@ class Composer:
 
         options: dict[str, Any] = {"run_mode": RunMode.RUN, "from_shell": False, "with_log_configuration": False}
         try:
-            return self.hydra.compose_config(self.config_name, list(overrides), **options)
+            return self.hydra.compose_config(self.config_name, with_new_keys(overrides), **options)
         except Exception as error:
             return error
 

@@ -70,6 +70,7 @@ def test_mistakes_get_a_short_answer(capsys: pytest.CaptureFixture[str], argv: l
         ["baselines=null"],
         ["+model@baselines.second=tiger"],
         ["experiment=quick"],
+        ["model=sasrec", "model.loss={_target_:genrec.losses.SampledSoftmax,num_negatives:256,logq:true}"],
         ["output_dir=/tmp/x"],
         ["hydra.run.dir=/tmp/x"],
         ["sweep=lr_patience"],
@@ -125,6 +126,15 @@ def test_help_names_groups_keys_and_examples(mine: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize("example", examples())
 def test_every_example_of_the_help_is_valid(example: str) -> None:
     assert preflight(example.removeprefix("python -m genrec.run").split()) is None
+
+
+def test_another_class_may_take_other_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    loss = "model.loss={_target_:genrec.losses.SampledSoftmax,num_negatives:256}"
+    command = [sys.executable, "-m", "genrec.run", "model=sasrec", loss, "--cfg", "job", "--package", "model.loss"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown.split()[-4:] == ["_target_:", "genrec.losses.SampledSoftmax", "num_negatives:", "256"]
+    assert preflight(["model=sasrec", loss.replace("negatives", "negativs")]) == 2
+    assert "Did you mean num_negatives?" in capsys.readouterr().err
 
 
 def test_answers_need_neither_torch_nor_lightning(tmp_path: Path) -> None:

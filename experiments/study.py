@@ -1,12 +1,13 @@
-"""Trains the recipes of the Amazon study, tests each with and without masking, and tells the results as a table.
+"""Trains the recipes of a study, tests each with and without masking, and tells the results as a table.
 
-    python experiments/amazon_beauty/study.py run tiger_item_beauty esasrec_beauty --seeds 1 2 3
-    python experiments/amazon_beauty/study.py run tiger_item_beauty --data amazon_sports
-    python experiments/amazon_beauty/study.py table
+    python experiments/study.py amazon_beauty run tiger_item_beauty esasrec_beauty --seeds 1 2 3
+    python experiments/study.py amazon_beauty run tiger_item_beauty --data amazon_sports
+    python experiments/study.py curriculum run curriculum --as plain --override trainer=advanced
+    python experiments/study.py amazon_beauty table
 
-Every training is an ordinary ``python -m genrec.run experiment=...`` in a run folder of its own; one that has finished
-is not repeated, one that was killed is continued. ``results.csv`` gets two rows per training, ``filter_seen`` off and
-on, and ``table`` writes means and spreads over seeds into README.md.
+A study is a folder beside this file. Every training is an ordinary ``python -m genrec.run experiment=...`` in a run
+folder of its own; one that has finished is not repeated, one that was killed is continued. ``results.csv`` gets two
+rows per training, ``filter_seen`` off and on, and ``table`` writes means and spreads over seeds into README.md.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ from typing import Any
 from genrec.artifacts import read_json, write_text
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results.csv"
-README = HERE / "README.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
 COLUMNS = (
@@ -36,24 +35,23 @@ BASELINES = ("popularity", "item_knn", "text_knn")
 Row = dict[str, Any]
 
 
-def folder_of(recipe: str, data: str, seed: int, outputs: Path) -> Path:
-    return outputs / data / recipe / f"seed_{seed}"
+def folder_of(model: str, data: str, seed: int, outputs: Path) -> Path:
+    return outputs / data / model / f"seed_{seed}"
 
 
-def train(recipe: str, data: str, seed: int, outputs: Path, overrides: Sequence[str]) -> Path:
+def train(recipe: str, data: str, seed: int, folder: Path, runs_dir: Path, overrides: Sequence[str]) -> Path:
     """The folder of the finished run; trains it, or what is left of it, where it is not there yet."""
-    folder = folder_of(recipe, data, seed, outputs)
     state = folder / "run.json"
     known = read_json(state)["state"] if state.exists() else None
     if known == "finished":
         return folder
     place = f"resume={folder}" if known is not None else f"hydra.run.dir={folder}"
-    command = [f"experiment={recipe}", f"data={data}", f"seed={seed}", place, f"runs_dir={outputs}", *overrides]
+    command = [f"experiment={recipe}", f"data={data}", f"seed={seed}", place, f"runs_dir={runs_dir}", *overrides]
     subprocess.run([sys.executable, "-m", "genrec.run", *command], check=True)
     return folder
 
 
-def rows_of(folder: Path, recipe: str, data: str, seed: int) -> list[Row]:
+def rows_of(folder: Path, model: str, data: str, seed: int) -> list[Row]:
     """Both protocols of a finished run, on all test users."""
     from genrec.pipeline import load_run
     from genrec.trainers.evaluation import evaluate_retrieval
@@ -63,7 +61,7 @@ def rows_of(folder: Path, recipe: str, data: str, seed: int) -> list[Row]:
     validated = metrics["history"].get("val/recall@10", [])
     common = {
         "data": data,
-        "model": recipe,
+        "model": model,
         "seed": seed,
         "val_recall@10": f"{max(validated):.4f}" if validated else "",
         "best_epoch": validated.index(max(validated)) + 1 if validated else "",
@@ -102,14 +100,14 @@ def baseline_rows(folder: Path, data: str) -> list[Row]:
     return rows
 
 
-def read_results(path: Path = RESULTS) -> list[Row]:
+def read_results(path: Path) -> list[Row]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def add(rows: Iterable[Row], path: Path = RESULTS) -> None:
+def add(rows: Iterable[Row], path: Path) -> None:
     """Adds rows to the results; a row of the same data, model, seed and protocol takes the place of the old one."""
     known = {key_of(row): row for row in read_results(path)}
     known.update({key_of(row): row for row in rows})
@@ -158,7 +156,7 @@ def _cell(rows: Sequence[Row], metric: str) -> str:
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.4f}".replace("± 0.", "± .")
 
 
-def write_table(rows: Sequence[Row], page: Path = README) -> None:
+def write_table(rows: Sequence[Row], page: Path) -> None:
     """Puts the table between the markers of the page."""
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
@@ -166,30 +164,44 @@ def write_table(rows: Sequence[Row], page: Path = README) -> None:
     write_text(page, f"{before}{BEGIN}\n{table(rows)}\n{END}{after}")
 
 
+def studies() -> list[str]:
+    """The names of the folders that can hold a study's results."""
+    return sorted(page.parent.name for page in HERE.glob("*/README.md") if BEGIN in page.read_text(encoding="utf-8"))
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=studies(), help="the folder whose results.csv and README.md are written")
     actions = parser.add_subparsers(dest="action", required=True)
     run = actions.add_parser("run", help="train and test recipes")
     run.add_argument("recipes", nargs="+", help="names of conf/experiment, such as tiger_item_beauty")
     run.add_argument("--seeds", nargs="+", type=int, default=[42])
     run.add_argument("--data", default="amazon_beauty")
-    run.add_argument("--outputs", type=Path, default=Path("outputs/amazon"))
+    run.add_argument("--outputs", type=Path, default=Path("outputs/studies"))
+    run.add_argument("--as", dest="label", help="the name in the table; default: the recipe's own")
     run.add_argument("--override", nargs="*", default=[], help="further overrides, for example hardware.num_threads=1")
     actions.add_parser("table", help="write the table of results.csv into README.md")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.action == "run" and options.label and len(options.recipes) > 1:
+        parser.error(f"--as {options.label} names one recipe, and {len(options.recipes)} were given.")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    results, page = (HERE / options.study / name for name in ("results.csv", "README.md"))
     if options.action == "run":
+        runs_dir = options.outputs.absolute()
         for seed in options.seeds:
             for recipe in options.recipes:
-                folder = train(recipe, options.data, seed, options.outputs.absolute(), options.override)
-                add(rows_of(folder, recipe, options.data, seed))
-                if not any(row["data"] == options.data and row["model"] in BASELINES for row in read_results()):
-                    add(baseline_rows(folder, options.data))
-    write_table(read_results())
-    sys.stdout.write(table(read_results()) + "\n")
+                name = options.label or recipe
+                folder = folder_of(name, options.data, seed, runs_dir)
+                train(recipe, options.data, seed, folder, runs_dir, options.override)
+                add(rows_of(folder, name, options.data, seed), results)
+                if not any(row["data"] == options.data and row["model"] in BASELINES for row in read_results(results)):
+                    add(baseline_rows(folder, options.data), results)
+    write_table(read_results(results), page)
+    sys.stdout.write(table(read_results(results)) + "\n")
     return 0
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.amazon_beauty import study
+from experiments import study
 
 
 def row(model: str, seed: int | str, masked: bool, recall: float, **changes) -> study.Row:
@@ -55,10 +55,21 @@ def test_the_table_goes_between_the_markers(tmp_path):
     assert "old" not in text and "| shop | a | kept |" in text
 
 
-def test_the_published_table_is_that_of_the_results():
-    text = study.README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", study.studies())
+def test_the_published_table_is_that_of_the_results(name):
+    text = (study.HERE / name / "README.md").read_text(encoding="utf-8")
     shown = text.split(study.BEGIN)[1].split(study.END)[0].strip()
-    assert shown == study.table(study.read_results())
+    rows = study.read_results(study.HERE / name / "results.csv")
+    assert rows and shown == study.table(rows)
+
+
+def test_an_unknown_study_and_one_name_for_two_recipes_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        study.parse(["amazon", "table"])
+    assert "amazon_beauty" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        study.parse(["amazon_beauty", "run", "a", "b", "--as", "c"])
+    assert "--as c names one recipe, and 2 were given" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("state", ["finished", "running", None])
@@ -69,7 +80,7 @@ def test_finished_runs_are_kept_and_killed_ones_continued(tmp_path, monkeypatch,
         (folder / "run.json").write_text(f'{{"state": "{state}"}}')
     commands = []
     monkeypatch.setattr(study.subprocess, "run", lambda command, check: commands.append(command))
-    assert study.train("recipe", "shop", 7, tmp_path, ["model.dropout=0.1"]) == folder
+    assert study.train("recipe", "shop", 7, folder, tmp_path, ["model.dropout=0.1"]) == folder
     if state == "finished":
         assert commands == []
     else:
