@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from genrec.data.ragged import Ragged
+    from genrec.graph import TypedGraph
     from genrec.semantic_ids import SemanticIds
 
 PAD_TOKEN = 0  # token ids 0 and 1 are reserved, so that code 0 of level 0 is never mistaken for padding
@@ -64,6 +65,16 @@ class SequenceBatch(_Batch):
     items: Tensor
     lengths: Tensor
     targets: Tensor
+
+
+@dataclass(frozen=True)
+class PairBatch(_Batch):
+    """Training edges of a graph with items that their users did not meet: ``users`` (B,), ``positives`` (B,) and
+    ``negatives`` (B, n) item indices."""
+
+    users: Tensor
+    positives: Tensor
+    negatives: Tensor
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,8 @@ class Recommendations:
 class DataSpec:
     """What a model may know of the data when it is built; nothing in it depends on held-out interactions.
 
-    ``item_vectors`` is (N, D) float32; ``train`` holds the training items of each user, oldest first.
+    ``item_vectors`` is (N, D) float32; ``train`` holds the training items of each user, oldest first; ``graph`` ties
+    users, items and what else is known by training edges only.
     """
 
     num_users: int
@@ -123,6 +135,7 @@ class DataSpec:
     semantic_ids: SemanticIds | None = None
     item_vectors: np.ndarray | None = None
     train: Ragged | None = None
+    graph: TypedGraph | None = None
 
 
 class Plan(Protocol):

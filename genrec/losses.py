@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from genrec.annotations import Count, Positive, check_fields
 from genrec.contracts import GenrecError
 
 _FEW_ROWS = 48  # so that logits stay in cache
@@ -216,3 +217,76 @@ def _scores(hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -
 def _check_negatives(num_negatives: int) -> None:
     if num_negatives < 1:
         raise GenrecError(f"loss.num_negatives must be at least 1, got {num_negatives}.")
+
+
+# ---- losses of users' vectors over items, for edges of a graph ------------------------------------------------------
+
+
+class PairLoss(Protocol):
+    """A loss of training pairs beside ``num_negatives`` unmet items, which the data view draws by ``sampling``."""
+
+    @property
+    def num_negatives(self) -> int: ...
+    @property
+    def sampling(self) -> Literal["uniform", "popularity"]: ...
+
+    def of_pairs(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class BPR:
+    """softplus(score of the unmet item - score of the met one), mean over pairs (Rendle et al., UAI 2009).
+
+    ``count`` unmet items stand beside each met one, drawn uniformly or by ``sampling`` "popularity" (training count to
+    the power of 3/4). With ``candidates`` above 1, each is the best scored of so many draws: hard negatives (dynamic
+    negative sampling, Zhang et al., SIGIR 2013).
+    """
+
+    count: Count = 1
+    sampling: Literal["uniform", "popularity"] = "uniform"
+    candidates: Count = 1
+
+    def __post_init__(self) -> None:
+        check_fields(self, "loss")
+
+    @property
+    def num_negatives(self) -> int:
+        """How many items to draw for each pair."""
+        return self.count * self.candidates
+
+    def of_pairs(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Vectors (B, D) of users and met items and (B, num_negatives, D) of unmet ones to the loss in nats."""
+        met = (users * positives).sum(dim=-1)
+        unmet = torch.einsum("bd,bnd->bn", users, negatives)
+        if self.candidates > 1:
+            unmet = unmet.view(len(users), self.count, self.candidates).amax(dim=2)
+        return functional.softplus(unmet - met[:, None]).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InBatchSoftmax:
+    """Softmax cross-entropy over the targets of the batch, scores divided by ``temperature``.
+
+    ``cosine`` scores by cosine instead of the product. ``logq`` subtracts the log of each item's share of the training
+    interactions, since that is how often it is a negative (Yi et al., RecSys 2019). An item that is the target of
+    several rows counts once.
+    """
+
+    temperature: Positive = 1.0
+    cosine: bool = False
+    logq: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self, "loss")
+
+    def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        candidates, rows = targets.unique(return_inverse=True)
+        vectors = functional.embedding(candidates, table).to(exact)
+        hidden = hidden.to(exact)
+        if self.cosine:
+            hidden, vectors = functional.normalize(hidden, dim=1), functional.normalize(vectors, dim=1)
+        scores = hidden @ vectors.T / self.temperature
+        if self.logq:
+            scores = scores - (counts[candidates] / counts.sum()).clamp(min=torch.finfo(exact).tiny).log()
+        return functional.cross_entropy(scores, rows)

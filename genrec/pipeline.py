@@ -71,11 +71,15 @@ class LoadedRun:
 
 def execute(config: DictConfig) -> Outcome:
     """Executes a run and leaves its folder complete: files appear by atomic rename, ``run.json`` says how it ended."""
+    from hydra.utils import get_class
+
     config = config.copy()
     _make_paths_absolute(config)
     if config.monitor is not None:
         config.trainer.monitor = config.monitor  # the root key is the short name of the trainer's
     check_or_raise(config)
+    if config.filter_seen is None:
+        config.filter_seen = getattr(get_class(config.model._target_), "masks_seen", False)
     key = config_key(config)
     resumed = resume_folder(config, key)
     if resumed is not None:
@@ -134,6 +138,7 @@ def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
 
     # A data set makes the view itself, and knows titles and times besides; item vectors are not its own.
     data = _view(prepared, model) if model.view == "items" else prepared.dataset
+    trainer.item_vectors = prepared.spec.item_vectors
     try:
         with _timed(prepared.seconds, "fit"):
             result = trainer.fit(model, data, context)
@@ -225,7 +230,7 @@ def evaluate_baselines(config: DictConfig, prepared: Prepared, k_values: Sequenc
     from hydra.utils import get_class
 
     from genrec.config import instantiate
-    from genrec.trainers.evaluation import evaluate_retrieval
+    from genrec.trainers.evaluation import beyond_accuracy, evaluate_retrieval
 
     if get_class(config.model._target_).task is not Task.RETRIEVAL:
         return {}
@@ -237,16 +242,18 @@ def evaluate_baselines(config: DictConfig, prepared: Prepared, k_values: Sequenc
             log.info("baseline %s left out: %s has no item text", name, prepared.dataset.name)
             continue
         model = instantiate(node, _partial_=True, _convert_="all")(prepared.spec)
+        sequences = prepared.dataset.sequences
         for part in (VAL, TEST):
             metrics = evaluate_retrieval(
                 model,
-                prepared.dataset.sequences,
+                sequences,
                 part,
                 k_values=k_values,
                 filter_seen=config.filter_seen,
                 batch_size=512,
                 seed=config.seed,
                 progress=False,
+                beyond=beyond_accuracy(sequences, k_values, prepared.spec.item_vectors) if part == TEST else None,
             )
             final.update({f"baseline/{name}/{key}": value for key, value in metrics.items()})
     return final

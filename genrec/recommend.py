@@ -31,6 +31,7 @@ HELP = """genrec-recommend: what a finished run recommends.
   python -m genrec.recommend run=latest user=42                     one user of the data set, by its id there
   python -m genrec.recommend run=latest history=[12,7,99]           any history, by item ids, oldest first
   python -m genrec.recommend run=latest users=all output=recs.parquet
+  python -m genrec.recommend run=latest user=42 k=3 explain=true picture=why.svg
 
 Keys
   run=latest        a run folder, or latest: the newest finished run with recommendations below runs_dir
@@ -39,6 +40,8 @@ Keys
   users=all         | or users=[ID,...]
   output=FILE       .parquet, .csv or .jsonl: user_id, rank, item_id, title, score (needed with users=all)
   k=10              how many items
+  explain=BOOL      say why, of each item for user= (models gat, lightgcn and xsimgcl)
+  picture=FILE.svg  draw the paths to the first of the items; it includes explain=true
   filter_seen=BOOL  leave out what is in the history; default: as the run was evaluated
   checkpoint=best   best or final
   batch_size=256    users at a time, for users=
@@ -47,6 +50,7 @@ Keys
 
 ALLOWED_KEYS = (
     "run", "user", "history", "users", "output", "k", "filter_seen", "checkpoint", "batch_size", "runs_dir",
+    "explain", "picture",
 )  # fmt: skip
 CHECKPOINTS = ("best", "final")
 HISTORY_ROWS = 20
@@ -67,6 +71,8 @@ class Request:
     checkpoint: str = "best"
     batch_size: int = 256
     runs_dir: Path = Path("outputs")
+    explain: bool = False
+    picture: Path | None = None
 
 
 class Recommender:
@@ -213,6 +219,8 @@ def parse(arguments: Sequence[str]) -> Request:
         checkpoint=given.get("checkpoint", "best"),
         batch_size=_count("batch_size", given.get("batch_size", "256")),
         runs_dir=Path(given.get("runs_dir", "outputs")),
+        explain=_truth("explain", given["explain"]) if "explain" in given else "picture" in given,
+        picture=Path(given["picture"]) if "picture" in given else None,
     )
     return _checked(request)
 
@@ -226,6 +234,10 @@ def _checked(request: Request) -> Request:
         raise GenrecError("users=all is a long table: say where to write it, for example output=recs.parquet.")
     if request.output is not None and request.output.suffix not in WRITERS:
         raise GenrecError(f"output={request.output}: the name must end in {', '.join(WRITERS)}.")
+    if (request.explain or request.picture is not None) and request.user is None:
+        raise GenrecError("explain=true says why of one user of the data: give user=ID with it.")
+    if request.picture is not None and request.picture.suffix != ".svg":
+        raise GenrecError(f"picture={request.picture}: the name must end in .svg.")
     return request
 
 
@@ -280,6 +292,8 @@ def answer(request: Request, console: Console | None = None) -> None:
         _print_history(recommender.named(request.history), "History", console)
     if request.users is None:
         _print(frame, f"Recommended by {folder}", console)
+    if request.explain:
+        _explain(recommender, request, frame, console)
     if request.output is not None:
         with atomic_path(request.output) as temporary:
             getattr(frame, WRITERS[request.output.suffix])(temporary)
@@ -287,6 +301,25 @@ def answer(request: Request, console: Console | None = None) -> None:
     elif request.users is not None:
         for (user,), rows in frame.group_by("user_id", maintain_order=True):
             _print(rows, f"Recommended to user {user}", console)
+
+
+def _explain(recommender: Recommender, request: Request, frame: pl.DataFrame, console: Console) -> None:
+    """Why each item of the list, and the picture of the first."""
+    from genrec.explanation_view import Names, draw, explanation_table
+    from genrec.explanations import Explainer
+
+    dataset = recommender.dataset
+    explainer = Explainer(recommender.model)
+    names = Names(dataset, explainer.model.graph)
+    assert request.user is not None
+    user = dataset.user_index(request.user)
+    found = [explainer.explain(user, dataset.item_index(item)) for item in frame["item_id"].to_list()]
+    for explanation in found:
+        console.print(explanation_table(explanation, names))
+    if request.picture is not None and found:
+        with atomic_path(request.picture) as temporary:
+            temporary.write_text(draw(found[0], names), encoding="utf-8")
+        console.print(f"The paths to the first item: {request.picture}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _for_many(recommender: Recommender, request: Request, console: Console) -> pl.DataFrame:

@@ -23,6 +23,8 @@ MAX_COLUMNS = 8
 LOG_WIDTH = 120
 SWEEP_WIDTH = 150  # where the output is no terminal: no header of six metrics is cut
 BASELINE, CEILING, TEST_PREFIX = "baseline/", "ceiling/", "test/"
+BEYOND_ACCURACY = ("coverage", "gini", "novelty", "popularity_lift", "diversity")
+USUAL_K = 10
 
 
 class SweepJob(Protocol):
@@ -77,6 +79,27 @@ def results_table(final: Mapping[str, float], *, name: str, data: str) -> Table:
     return table
 
 
+def beyond_accuracy_table(final: Mapping[str, float], *, name: str) -> Table | None:
+    """What else is known of the lists of the model and its baselines, at k = 10 or else the largest; None: nothing."""
+    own = {key.removeprefix(TEST_PREFIX): value for key, value in final.items() if key.startswith(TEST_PREFIX)}
+    cut_offs = {int(metric.removeprefix("coverage@")) for metric in own if metric.startswith("coverage@")}
+    if not cut_offs:
+        return None
+    k = USUAL_K if USUAL_K in cut_offs else max(cut_offs)
+    baselines = baseline_rows(final)
+    columns = [metric for metric in BEYOND_ACCURACY if f"{metric}@{k}" in own]
+    names = [f"{column}@{k}" for column in columns]
+    title = f"beyond accuracy (top {k})"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, min_width=len(title))
+    table.add_column("model")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    table.add_row(f"[bold]{escape(name)}[/bold]", *_numbers(own, names), end_section=bool(baselines))
+    for baseline, row in baselines.items():
+        table.add_row(escape(baseline), *_numbers(row, names))
+    return table
+
+
 def log_table(
     final: Mapping[str, float],
     *,
@@ -85,10 +108,13 @@ def log_table(
     folder: Path,
     seconds: Mapping[str, float] | None = None,
 ) -> None:
-    """Logs the results of a run, so that the terminal and ``run.log`` show the same: table, run folder, time."""
+    """Logs the results of a run, so that the terminal and ``run.log`` show the same: tables, run folder, time."""
     lines = []
     if metric_columns(final):
         lines += ["results", to_text(results_table(final, name=name, data=data), width=LOG_WIDTH)]
+    beyond = beyond_accuracy_table(final, name=name)
+    if beyond is not None:
+        lines.append(to_text(beyond, width=LOG_WIDTH))
     lines.append(f"run folder: {folder}")
     if seconds:
         parts = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items() if stage != "total")

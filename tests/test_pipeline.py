@@ -21,7 +21,7 @@ from genrec.pipeline import Outcome, execute, load_run
 from genrec.run import run
 from genrec.semantic_ids import SemanticIds
 from genrec.tokenizers.streaming import ResidualCodec
-from genrec.trainers.evaluation import evaluate_retrieval
+from genrec.trainers.evaluation import beyond_accuracy, evaluate_retrieval
 
 COMMON = ["progress=false", "logger=none", "hardware=cpu", "hardware.num_threads=1"]
 SYNTHETIC = ["data.source.num_users=120", "data.source.num_items=60"]
@@ -75,14 +75,16 @@ def folder_run(workshop: Workshop, shop: Path) -> Outcome:
 def measured(folder: Path, *, filter_seen: bool = False, checkpoint: str = "best") -> dict[str, float]:
     """Test metrics measured afresh with the model of a finished run."""
     loaded = load_run(folder, checkpoint)
+    k_values = [5, 10, 20]
     return evaluate_retrieval(
         loaded.model,
         loaded.dataset.sequences,
         TEST,
-        k_values=[5, 10, 20],
+        k_values=k_values,
         filter_seen=filter_seen,
         batch_size=256,
         progress=False,
+        beyond=beyond_accuracy(loaded.dataset.sequences, k_values),
     )
 
 
@@ -91,8 +93,9 @@ def with_prefix(final: dict[str, float], prefix: str) -> dict[str, float]:
 
 
 def of_test(final: dict[str, float]) -> dict[str, float]:
-    """Test metrics of rankings, which every retrieval model has."""
-    return {name: value for name, value in final.items() if name.startswith("test/") and name != "test/perplexity"}
+    """Test metrics of lists that every retrieval model has, with item vectors or without."""
+    special = ("test/perplexity", "test/diversity@")
+    return {name: value for name, value in final.items() if name.startswith("test/") and not name.startswith(special)}
 
 
 # -- metrics.json
@@ -112,6 +115,9 @@ def test_metrics_hold_final_and_history(finished: Outcome) -> None:
         "baseline/item_knn/test/recall@10",
         "baseline/item_knn/val/recall@10",
         "baseline/text_knn/test/ndcg@20",
+        "test/coverage@10",
+        "test/diversity@10",
+        "baseline/popularity/test/popularity_lift@10",
         "ceiling/test/recall@10",
         "tokenizer/unique_share",
     }
@@ -123,7 +129,12 @@ def test_metrics_hold_final_and_history(finished: Outcome) -> None:
 
 
 def test_ranking_metrics_lie_between_nothing_and_the_ceiling(finished: Outcome) -> None:
-    shares = {name: value for name, value in finished.final.items() if "@" in name or name.endswith("_share")}
+    unbounded = ("novelty", "arp", "popularity_lift")
+    shares = {
+        name: value
+        for name, value in finished.final.items()
+        if name.endswith("_share") or ("@" in name and not name.rpartition("/")[2].startswith(unbounded))
+    }
     assert len(shares) > 100
     assert [name for name, value in shares.items() if not 0.0 <= value <= 1.0] == []
     final = finished.final

@@ -45,7 +45,7 @@ class RootConfig:
     seed: Annotated[int, Ge(0)] = 42
     monitor: str | None = None
     k_values: Annotated[list[Annotated[int, Gt(0)]], MinLen(1)] = field(default_factory=lambda: [5, 10, 20])
-    filter_seen: bool = False
+    filter_seen: bool | None = None
     output_dir: str = _RUNTIME_FOLDER
     runs_dir: str = "outputs"
     data_root: str = "data"

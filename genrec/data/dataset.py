@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,14 +14,17 @@ import polars as pl
 
 from genrec.artifacts import fingerprint
 from genrec.contracts import DataSpec, GenrecError
+from genrec.data.graph import GraphView
 from genrec.data.interactions import TEXT, TITLE, DataReport, InteractionLog, SourceData
+from genrec.data.relations import relation_of_column
 from genrec.data.sequences import SequencesView
 from genrec.data.splits import Split, SplitResult
 from genrec.data.views import ItemsView, MatrixView
+from genrec.graph import ITEM, TypedGraph
 
 logger = logging.getLogger("genrec.data")
 
-VIEWS = ("sequences", "tokens", "matrix", "items")
+VIEWS = ("sequences", "tokens", "graph", "matrix", "items")
 
 
 class Source(Protocol):
@@ -42,13 +46,24 @@ class Dataset:
     """A source and a split. Nothing is read before it is needed.
 
     ``path`` is where the source finds its files; it stands here so that YAML has one short key for it
-    (``data.path``), which ``source.path`` refers to.
+    (``data.path``), which ``source.path`` refers to. ``edge_weight`` names a column of the log that weighs the edges
+    of the graph; ``item_relations`` are columns of the item table whose values become its nodes, each with the
+    separator of several values in a cell (or null): ``{genres: "|"}``.
     """
 
-    def __init__(self, source: Source, split: Split, path: str | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        split: Split,
+        path: str | None = None,
+        edge_weight: str | None = None,
+        item_relations: Mapping[str, str] | None = None,
+    ) -> None:
         self.source = source
         self.splitter = split
         self.path = path
+        self.edge_weight = edge_weight
+        self.item_relations = dict(item_relations or {})
 
     @property
     def name(self) -> str:
@@ -96,7 +111,36 @@ class Dataset:
     @property
     def spec(self) -> DataSpec:
         """What models may know that need neither semantic IDs nor item vectors; others get these by ``replace``."""
-        return DataSpec(num_users=self.num_users, num_items=self.num_items, train=self.sequences.train)
+        train = self.sequences.train
+        return DataSpec(num_users=self.num_users, num_items=self.num_items, train=train, graph=self.graph)
+
+    @cached_property
+    def graph(self) -> TypedGraph:
+        """Training interactions and relations; no held-out interaction is in it."""
+        relations = dict(self.loaded.relations)
+        for column, separator in self.item_relations.items():
+            values = self._item_column(column)
+            relations[f"has_{column}"] = relation_of_column(values, source=ITEM, target=column, separator=separator)
+        weights = None if self.edge_weight is None else self._log_column(self.edge_weight)[self.split.train_rows]
+        if weights is not None and not (weights > 0).all():
+            raise GenrecError(
+                f"data.edge_weight={self.edge_weight}: weights of edges must be above 0; {self.name} has others."
+            )
+        return TypedGraph(self.sequences.train, self.num_items, weights, relations)
+
+    def _item_column(self, name: str) -> pl.Series:
+        table = self.log.item_table
+        columns = [] if table is None else table.columns
+        if table is None or name not in columns:
+            known = ", ".join(columns) or "none: it has no item table"
+            raise GenrecError(f"data.item_relations.{name}: {self.name} has no such column of items. It has: {known}.")
+        return table[name]
+
+    def _log_column(self, name: str) -> np.ndarray:
+        if name not in self.log.extras:
+            known = ", ".join(self.log.extras) or "none"
+            raise GenrecError(f"data.edge_weight={name}: {self.name} has no such column. It has: {known}.")
+        return self.log.extras[name]
 
     @cached_property
     def titles(self) -> list[str]:
@@ -134,9 +178,11 @@ class Dataset:
         return self.source.ceiling(self.log, self.split) if isinstance(self.source, KnowsCeiling) else {}
 
     def view(self, name: str, *, vectors: np.ndarray | None = None) -> Any:
-        """The form a model consumes: "sequences", "tokens" (sequences, mapped by the model), "matrix" or "items"."""
+        """The form a model consumes: "sequences", "tokens" (mapped by the model), "graph", "matrix" or "items"."""
         if name in ("sequences", "tokens"):
             return self.sequences
+        if name == "graph":
+            return GraphView(self.sequences, self.graph)
         if name == "matrix":
             return MatrixView(self.split.train, self.num_items)
         if name == "items":

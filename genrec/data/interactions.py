@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from genrec.artifacts import fingerprint
+from genrec.graph import Relation
 
 USER_ID, ITEM_ID, TIMESTAMP = "user_id", "item_id", "timestamp"
 RATING, LABEL = "rating", "label"
@@ -118,11 +119,15 @@ class InteractionLog:
 
 @dataclass(frozen=True)
 class SourceData:
-    """What a source delivers: the cleaned log, the report of the cleaning, and the folder it came from, if any."""
+    """What a source delivers: the cleaned log, the report of the cleaning, and the folder it came from, if any.
+
+    ``relations`` by name tie users and items to other things; they hold nothing of the interactions themselves.
+    """
 
     log: InteractionLog
     report: DataReport
     folder: Path | None = None
+    relations: Mapping[str, Relation] = field(default_factory=dict)
 
 
 def column_array(series: pl.Series) -> np.ndarray:

@@ -24,7 +24,8 @@ class SplitResult:
     """One row per user in each part, items in time order.
 
     ``time_ranges`` maps a part to its first and last timestamp (empty when the log has none), ``train_only_users``
-    counts the users too short to be held out from. ``contiguous`` says that every user's rows, train then val then
+    counts the users too short to be held out from. ``train_rows`` are the rows of the log that ``train`` holds, in the
+    same order. ``contiguous`` says that every user's rows, train then val then
     test, are in time order without a gap or overlap.
     """
 
@@ -32,6 +33,7 @@ class SplitResult:
     val: Ragged
     test: Ragged
     time_ranges: dict[str, tuple[float, float]]
+    train_rows: np.ndarray
     train_only_users: int = 0
     contiguous: bool = True
 
@@ -181,7 +183,13 @@ def _result(
     held_out = rows[_VAL].lengths + rows[_TEST].lengths
     ordered = not ((np.diff(parts) < 0) & (np.diff(log.users) == 0)).any()
     train_only = int((held_out == 0).sum())
-    result = SplitResult(rows[0], rows[1], rows[2], ranges, train_only_users=train_only, contiguous=bool(ordered))
+    result = SplitResult(
+        *(rows[0], rows[1], rows[2]),
+        ranges,
+        np.flatnonzero(masks[_TRAIN]),
+        train_only_users=train_only,
+        contiguous=bool(ordered),
+    )
     for part, count in result.users_without_history.items():
         if 0 < count == int((rows[PARTS.index(part)].lengths > 0).sum()):
             raise GenrecError(

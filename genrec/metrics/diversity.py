@@ -32,19 +32,34 @@ def evaluate_diversity(items: Tensor, codes: Tensor, vectors: Tensor | None = No
         used = len(codes[:, level].unique())
         metrics[f"distinct_codes/level_{level}"] = len(codes[distinct, level].unique()) / used
     safe = items.clamp(min=0)
-    pairs = there[:, :, None] & there[:, None, :]
-    pairs &= ~torch.eye(items.shape[1], dtype=torch.bool, device=items.device)
     own = codes[safe]  # (B, S, C)
     differ = (own[:, :, None] != own[:, None]).double().mean(dim=3)
-    metrics["intra_list_hamming"] = _mean_over_lists(differ, pairs)
+    metrics["intra_list_hamming"] = _mean_over_lists(differ, there)
     if vectors is not None:
-        unit = torch.nn.functional.normalize(vectors.double(), dim=1)[safe]
-        metrics["intra_list_distance"] = _mean_over_lists(1.0 - unit @ unit.transpose(1, 2), pairs)
+        unit = torch.nn.functional.normalize(vectors.double(), dim=1)
+        metrics["intra_list_distance"] = _mean_over_lists(cosine_distances(unit, safe), there)
     return metrics
 
 
-def _mean_over_lists(distances: Tensor, pairs: Tensor) -> float:
-    """The mean of (B, S, S) over the pairs of each list, then over the lists that have any."""
-    counts = pairs.sum(dim=(1, 2))
-    means = (distances * pairs).sum(dim=(1, 2)) / counts.clamp(min=1)
-    return float(means[counts > 0].mean()) if bool((counts > 0).any()) else 0.0
+def cosine_distances(unit: Tensor, items: Tensor) -> Tensor:
+    """1 - cosine (B, S, S) between the items of each list (B, S), given vectors of length one (N, D)."""
+    own = torch.nn.functional.embedding(items, unit)  # (B, S, D); faster than indexing
+    return 1.0 - own @ own.transpose(1, 2)
+
+
+def means_over_pairs(distances: Tensor, there: Tensor) -> Tensor:
+    """The mean over the pairs among the first s places of each list, (B, S) float64 for s = 1 .. S.
+
+    ``distances`` (B, S, S) are symmetric and ``there`` (B, S) says which places are filled; nan where fewer than two
+    are.
+    """
+    pairs = (there[:, :, None] & there[:, None, :]).tril(diagonal=-1)
+    totals = (distances * pairs).sum(dim=2, dtype=torch.float64).cumsum(dim=1)
+    return totals / pairs.sum(dim=2).cumsum(dim=1)
+
+
+def _mean_over_lists(distances: Tensor, there: Tensor) -> float:
+    """The mean over the pairs of each list, then over the lists that have any; 0.0 where none has."""
+    means = means_over_pairs(distances, there)[:, -1]
+    means = means[~means.isnan()]
+    return float(means.mean()) if len(means) else 0.0

@@ -38,6 +38,7 @@ class VAE(nn.Module):
     view = "sequences"
     task = Task.RETRIEVAL
     training_mode = "users"
+    masks_seen = True  # it is trained to reproduce what it is given
 
     def __init__(
         self,

@@ -24,11 +24,12 @@ from torch import nn
 from genrec.annotations import Count, Positive, check_fields
 from genrec.artifacts import fingerprint
 from genrec.contracts import TEST, TRAIN, VAL, FitResult, GenrecError, Losses, Plan, Recommendations, RunContext
+from genrec.metrics.beyond_accuracy import METRICS as BEYOND_ACCURACY
 from genrec.schedulers import Constant, Schedule
 from genrec.trainers import checkpoints as files
 from genrec.trainers.checkpoints import CheckpointFolder
 from genrec.trainers.engine import build_engine, quiet_lightning, show_log
-from genrec.trainers.evaluation import evaluate_items, evaluate_retrieval
+from genrec.trainers.evaluation import beyond_accuracy, evaluate_items, evaluate_retrieval
 from genrec.trainers.hardware import Hardware
 from genrec.trainers.learner import Learner, optimizer_steps
 from genrec.trainers.parameter_groups import ParameterGroup
@@ -36,11 +37,14 @@ from genrec.trainers.progress import Bar, duration
 from genrec.trainers.tracking import Tracker
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from genrec.trainers.samples import Samples
 
 logger = logging.getLogger("genrec.trainers")
 
-_SELDOM_READ = re.compile(r"/(hit|mrr|precision|map)@|/level_")  # in metrics.json, but not in the line of results
+# In metrics.json, but not in the line of results.
+_SELDOM_READ = re.compile(rf"/(hit|mrr|precision|map|{'|'.join(BEYOND_ACCURACY)})@|/level_")
 
 
 @dataclass(kw_only=True)
@@ -49,8 +53,8 @@ class BaseTrainer:
 
     ``batch_size`` counts training targets (items, for tokenizers); ``max_steps`` ends training within an epoch if it is
     reached first. ``monitor`` names the metric that is returned to sweepers.
-    ``filter_seen`` masks a user's known items at evaluation; ``max_eval_users`` validates on a fixed sample of users
-    while training (None: on all); the test is always on all.
+    ``filter_seen`` masks a user's known items at evaluation (None: as the model is meant to be used);
+    ``max_eval_users`` validates on a fixed sample of users while training (None: on all); the test is always on all.
     ``log_every_steps`` is the distance of logged steps. ``gradient_clip_value`` bounds each entry of the gradient,
     ``gradient_clip_norm`` then the norm of the whole (None: no bound; given both, the gradient keeps both).
     ``decay_embeddings`` False spares embedding tables the optimizer's weight decay; norms and biases are always spared.
@@ -66,7 +70,7 @@ class BaseTrainer:
     eval_batch_size: Count = 256
     monitor: str = "train/loss"
     k_values: Annotated[list[Count], MinLen(1)] = field(default_factory=lambda: [5, 10, 20])
-    filter_seen: bool = False
+    filter_seen: bool | None = None
     max_eval_users: Count | None = None
     log_every_steps: Count = 50
     gradient_clip_norm: Positive | None = 1.0
@@ -84,6 +88,7 @@ class BaseTrainer:
         for index, entry in enumerate(self.parameter_groups):
             ParameterGroup.of(entry, f"trainer.parameter_groups[{index}]")
         self.monitor = metric_name(self.monitor)
+        self.item_vectors: np.ndarray | None = None  # (N, D); where given, the test tells how diverse the lists are
         self._context: RunContext | None = None
         self._reset()
 
@@ -133,12 +138,13 @@ class BaseTrainer:
                 view,
                 part,
                 k_values=self.all_k_values,
-                filter_seen=self.filter_seen and part != TRAIN,
+                filter_seen=self.masks_seen(model) and part != TRAIN,
                 batch_size=self.eval_batch_size,
                 max_users=None if part == TEST else self.max_eval_users,
                 seed=self.context.seed,
                 progress=progress,
                 loss=self.validate_step if part == VAL and trainable(model) else None,
+                beyond=beyond_accuracy(view, self.all_k_values, self.item_vectors) if part == TEST else None,
             )
         return evaluate_items(
             model,
@@ -149,6 +155,10 @@ class BaseTrainer:
             progress=progress,
             loss=self.validate_step,
         )
+
+    def masks_seen(self, model: Any) -> bool:
+        """Whether items of a user's history are left out of the ranking."""
+        return getattr(model, "masks_seen", False) if self.filter_seen is None else self.filter_seen
 
     def check_model(self, model: Any) -> None:
         """Raises ``GenrecError`` where the policy cannot judge such a model, before any time is spent on it.
@@ -258,7 +268,7 @@ class BaseTrainer:
         if isinstance(model, nn.Module):
             model.to(device)
         return recommend_users(
-            model, view_of(data, model), users, k, batch_size=self.eval_batch_size, filter_seen=self.filter_seen
+            model, view_of(data, model), users, k, batch_size=self.eval_batch_size, filter_seen=self.masks_seen(model)
         )
 
     def save_checkpoint(self, path: str | Path, model: nn.Module | None = None) -> Path:
@@ -316,7 +326,7 @@ class BaseTrainer:
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
-            filter_seen=self.filter_seen,
+            filter_seen=self.masks_seen(model),
         )
 
     def _evaluate_now(self, model: nn.Module, data: Any, part: str, context: RunContext | None) -> dict[str, float]:

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genrec.contracts import IGNORE, TRAIN, GenrecError, HistoryBatch, Losses, Recommendations, SequenceBatch
+from genrec.contracts import IGNORE, TEST, TRAIN, GenrecError, HistoryBatch, Losses, Recommendations, SequenceBatch
 from genrec.data.ragged import Ragged
 from genrec.data.sequences import SequencesView, history_batch
+from genrec.metrics.beyond_accuracy import BeyondAccuracy
 from genrec.metrics.ranking import RankingAccumulator
 from genrec.trainers.progress import track
 
@@ -35,13 +36,14 @@ def evaluate_retrieval(
     seed: int = 0,
     progress: bool = True,
     loss: Callable[[Any, SequenceBatch], Losses] | None = None,
+    beyond: BeyondAccuracy | None = None,
     collect: Callable[[HistoryBatch, Recommendations, Tensor], None] | None = None,
 ) -> dict[str, float]:
     """Ranking metrics over the whole catalogue, means over users, named like ``test/recall@10``.
 
     ``part`` "val" or "test" holds out what the view holds out; "train" asks for each user's last *training* item and so
     measures memorisation. ``loss``, a function of the model and a batch, adds ``<part>/loss`` of the first
-    held-out item of each user.
+    held-out item of each user. ``beyond`` is given every list too and adds its own metrics.
     ``collect`` is given every batch, its recommendations (B, k) and its targets (B, T). No metrics where no user has
     targets.
     """
@@ -69,10 +71,29 @@ def evaluate_retrieval(
             if loss is not None:
                 losses = loss(model, next_item_batch(batch, targets))
                 means.add({"loss": losses.total}, losses.count)
+            if beyond is not None:
+                beyond.update(found.items, batch.users)
             if collect is not None:
                 collect(batch, found, targets)
     metrics = ranking.compute() if ranking.count else {}
+    if beyond is not None and ranking.count:
+        metrics.update(beyond.compute())
     return {f"{part}/{name}": value for name, value in {**means.result(), **metrics}.items()}
+
+
+def beyond_accuracy(
+    view: Any, k_values: Sequence[int], item_vectors: np.ndarray | None = None, *, part: str = TEST
+) -> BeyondAccuracy | None:
+    """What ``evaluate_retrieval`` needs to look beyond accuracy on ``part`` of a view; None for one without histories.
+
+    Items are as popular as the training part makes them; ``item_vectors`` (N, D) add the diversity of the lists.
+    """
+    if not hasattr(view, "train") or not hasattr(view, "history"):
+        return None
+    popularity = np.bincount(view.train.values, minlength=view.num_items)
+    history: Ragged = view.history(part)
+    totals = np.bincount(history.row_of_value, weights=popularity[history.values], minlength=len(history))
+    return BeyondAccuracy(k_values, popularity, totals / np.maximum(history.lengths, 1), item_vectors)
 
 
 def evaluate_items(

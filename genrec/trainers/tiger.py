@@ -62,7 +62,7 @@ class TIGERTrainer(AdvancedTrainer):
             view_of(data, model),
             part,
             k_values=k_values,
-            filter_seen=self.filter_seen,
+            filter_seen=self.masks_seen(model),
             batch_size=self.eval_batch_size,
             max_users=self.max_eval_users,
             seed=self.context.seed,
@@ -142,7 +142,7 @@ class TIGERTrainer(AdvancedTrainer):
         options: dict[str, Any] = {
             "batch_size": self.eval_batch_size,
             "max_history": model.max_history,
-            "filter_seen": self.filter_seen,
+            "filter_seen": self.masks_seen(model),
         }
         return plan, view.eval_batches(VAL, **options), view.eval_batches(TEST, **options)
 
@@ -154,7 +154,7 @@ class TIGERTrainer(AdvancedTrainer):
             part,
             batch_size=self.eval_batch_size,
             max_history=model.max_history,
-            filter_seen=self.filter_seen,
+            filter_seen=self.masks_seen(model),
             max_users=max_users,
             seed=self.context.seed,
         )

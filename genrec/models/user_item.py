@@ -1,0 +1,179 @@
+"""Models with a vector per user and per item, trained on edges of the training graph.
+
+U users, N items, B edges of a batch, n negatives of each, D width, k list length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from genrec.contracts import (
+    IGNORE,
+    DataSpec,
+    GenrecError,
+    HistoryBatch,
+    Losses,
+    PairBatch,
+    Recommendations,
+    SequenceBatch,
+    Task,
+)
+from genrec.decoding.topk import rank_rows
+from genrec.graph import EdgeType
+from genrec.losses import BPR, ItemLoss, PairLoss
+from genrec.nn.serving import evaluating
+
+
+@dataclass(frozen=True)
+class Messages:
+    """What the neighbours over one edge type add to a user: ``nodes`` (n,) of the type ``kind``, ``vectors`` (n, D)."""
+
+    edge_type: EdgeType
+    nodes: Tensor
+    vectors: Tensor
+
+    @property
+    def kind(self) -> str:
+        return self.edge_type[0]
+
+
+class UserItemModel(nn.Module):
+    """Scores are products of final vectors, which a subclass makes in ``vectors``.
+
+    A user who is not in the data is the mean of the final vectors of the items in the history. ``l2`` adds
+    l2 / 2 (|e_u|^2 + |e_i|^2 + mean |e_j|^2) of the embeddings that a pair starts from, as in the papers.
+    """
+
+    view = "graph"
+    task = Task.RETRIEVAL
+    training_mode = "pairs"
+    masks_seen = True  # its vectors place a user next to the items that trained them
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        embedding_dim: int,
+        loss: PairLoss | ItemLoss | None,
+        l2: float,
+        init_std: float,
+        max_history: int,
+    ) -> None:
+        super().__init__()
+        if spec.train is None:
+            raise GenrecError(f"{type(self).__name__} learns from training edges, and none were given. Choose data.")
+        self.max_history = max_history
+        self.num_users, self.num_items = spec.num_users, spec.num_items
+        self.pair_loss: PairLoss | _OverCatalogue = _as_pair_loss(loss or BPR())
+        self.l2 = l2
+        self.nodes = nn.Embedding(spec.num_users + spec.num_items, embedding_dim)  # users first
+        nn.init.normal_(self.nodes.weight, std=init_std)
+        self.counts: Tensor  # (N,) training frequencies
+        counts = np.bincount(spec.train.values, minlength=spec.num_items)
+        self.register_buffer("counts", torch.from_numpy(counts).float(), persistent=False)
+        self._kept: tuple[tuple[int, ...], tuple[Tensor, Tensor]] | None = None
+
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """The final vectors of all users (U, D) and of all items (N, D)."""
+        return self._split(self.nodes.weight)
+
+    def loss(self, batch: PairBatch | SequenceBatch) -> Losses:
+        """The pair loss averaged over the edges of the batch, and what a subclass adds."""
+        if isinstance(batch, SequenceBatch):
+            batch = self._as_pairs(batch)
+        total = self._loss_of_pairs(batch)
+        parts = {}
+        if self.l2 > 0:
+            shrinkage = self.l2 * self._shrinkage(batch)
+            total, parts = total + shrinkage, {"l2": shrinkage.detach()}
+        return Losses(total, len(batch.users), parts)
+
+    def _loss_of_pairs(self, batch: PairBatch) -> Tensor:
+        return self._loss_of(batch, *self.vectors())
+
+    def _loss_of(self, batch: PairBatch, users: Tensor, items: Tensor) -> Tensor:
+        """The pair loss by the final vectors of all users (U, D) and items (N, D)."""
+        chosen = functional.embedding(batch.users, users)
+        if isinstance(self.pair_loss, _OverCatalogue):
+            return self.pair_loss.loss(chosen, items, batch.positives, self.counts)
+        both = functional.embedding(torch.cat([batch.positives[:, None], batch.negatives], dim=1), items)
+        return self._pair_loss(chosen, both)
+
+    def _pair_loss(self, users: Tensor, items: Tensor) -> Tensor:
+        """The loss of users (B, D) and, for each, the met item and then the unmet ones (B, 1 + n, D)."""
+        assert not isinstance(self.pair_loss, _OverCatalogue)
+        return self.pair_loss.of_pairs(users, items[:, 0], items[:, 1:])
+
+    def _shrinkage(self, batch: PairBatch) -> Tensor:
+        users, items = self._split(self.nodes.weight)
+        of_pair = functional.embedding(batch.users, users).square().sum()
+        of_pair = of_pair + functional.embedding(batch.positives, items).square().sum()
+        count = batch.negatives.shape[1]
+        if count:
+            of_pair = of_pair + functional.embedding(batch.negatives, items).square().sum() / count
+        return 0.5 * of_pair / len(batch.users)
+
+    def _as_pairs(self, batch: SequenceBatch) -> PairBatch:
+        """Scored targets beside items drawn uniformly from all that are no target: how validation asks for the loss."""
+        rows, places = torch.nonzero(batch.targets != IGNORE, as_tuple=True)
+        positives = batch.targets[rows, places]
+        shape = (len(rows), self.pair_loss.num_negatives)
+        drawn = torch.randint(max(self.num_items - 1, 1), shape, device=positives.device)
+        return PairBatch(batch.users[rows], positives, drawn + (drawn >= positives[:, None]).long())
+
+    @torch.no_grad()
+    def recommend(self, batch: HistoryBatch, k: int) -> Recommendations:
+        """The k best items by the product of final vectors."""
+        with evaluating(self), torch.autocast(batch.items.device.type, enabled=False):
+            users, items = self._final_vectors()
+            chosen = users[batch.users.clamp(min=0)]
+            unknown = batch.users == IGNORE
+            if bool(unknown.any()):
+                chosen = torch.where(unknown[:, None], self._of_history(batch, items), chosen)
+            return rank_rows(
+                lambda rows: functional.linear(chosen[rows], items),
+                num_rows=len(chosen),
+                num_items=len(items),
+                k=k,
+                seen=batch.seen,
+            )
+
+    def _of_history(self, batch: HistoryBatch, items: Tensor) -> Tensor:
+        """(B, D) the mean vector of the items of each history."""
+        there = torch.arange(batch.items.shape[1], device=items.device) < batch.lengths[:, None]
+        weights = there / batch.lengths.clamp(min=1)[:, None]
+        return torch.einsum("bl,bld->bd", weights.to(items.dtype), items[batch.items])
+
+    def _final_vectors(self) -> tuple[Tensor, Tensor]:
+        """``vectors`` in evaluation mode, made once for as long as no parameter changes.
+
+        Told by a sum over their bits: fused optimizers do not count up the version of a tensor.
+        """
+        state = tuple(int(p.detach().view(torch.int32).sum()) for p in self.parameters())
+        if self._kept is None or self._kept[0] != state:
+            self._kept = (state, self.vectors())
+        return self._kept[1]
+
+    def _split(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (U + N, D) as those of users and those of items."""
+        return nodes[: self.num_users], nodes[self.num_users :]
+
+
+class _OverCatalogue:
+    """A loss over the whole catalogue, which draws its own negatives if it needs any."""
+
+    num_negatives = 0
+    sampling: Literal["uniform", "popularity"] = "uniform"
+
+    def __init__(self, loss: ItemLoss) -> None:
+        self.loss = loss
+
+
+def _as_pair_loss(loss: Any) -> PairLoss | _OverCatalogue:
+    return loss if hasattr(loss, "of_pairs") else _OverCatalogue(loss)
