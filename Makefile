@@ -8,7 +8,9 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-RUN := $(BIN)/python -m genrec.run
+# Overrides of the config may also stand alone: make train model=gat data=lastfm
+OVERRIDES := $(filter-out PYTHON=% VENV=% ARGS=% WORKERS=%,$(MAKEOVERRIDES))
+RUN := $(BIN)/python -m genrec.run $(OVERRIDES)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
@@ -18,7 +20,7 @@ IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
-	@printf '\n  variables         ARGS="model=tiger seed=1" (passed on), PYTHON=python3.12, WORKERS=4 (of the tests)\n'
+	@printf '\n  variables         ARGS="model=tiger seed=1" (passed on, as is model=gat alone), PYTHON=python3.12, WORKERS=4 (of the tests)\n'
 
 setup: $(VENV)/.installed-dev ## build or update .venv with everything, the development tools included
 

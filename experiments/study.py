@@ -6,8 +6,8 @@
     python experiments/study.py amazon_beauty table
 
 A study is a folder beside this file. Every training is an ordinary ``python -m genrec.run experiment=...`` in a run
-folder of its own; one that has finished is not repeated, one that was killed is continued. ``results.csv`` gets two
-rows per training, ``filter_seen`` off and on, and ``table`` writes means and spreads over seeds into README.md.
+folder of its own; one that has finished is not repeated, one that was killed is continued. ``results.csv`` gets a row
+per training and protocol, seen items kept and masked, and ``table`` writes means and spreads over seeds into README.md.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from genrec.artifacts import read_json, write_text
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
+COVERAGE = "coverage@10"
+PROTOCOLS = {"kept": False, "masked": True}  # the items of the history in the ranking
 COLUMNS = (
-    "data", "model", "seed", "filter_seen", *METRICS, "val_recall@10", "best_epoch", "epochs", "train_minutes",
-    "parameters", "threads", "precision", "data_fingerprint", "semantic_ids_fingerprint", "code",
+    "data", "model", "seed", "filter_seen", *METRICS, COVERAGE, "val_recall@10", "best_epoch", "epochs",
+    "train_minutes", "parameters", "threads", "precision", "data_fingerprint", "semantic_ids_fingerprint", "code",
 )  # fmt: skip
 BASELINES = ("popularity", "item_knn", "text_knn")
 
@@ -51,10 +53,10 @@ def train(recipe: str, data: str, seed: int, folder: Path, runs_dir: Path, overr
     return folder
 
 
-def rows_of(folder: Path, model: str, data: str, seed: int) -> list[Row]:
-    """Both protocols of a finished run, on all test users."""
+def rows_of(folder: Path, model: str, data: str, seed: int, protocols: Sequence[str]) -> list[Row]:
+    """A finished run under each protocol, on all test users."""
     from genrec.pipeline import load_run
-    from genrec.trainers.evaluation import evaluate_retrieval
+    from genrec.trainers.evaluation import beyond_accuracy, evaluate_retrieval
 
     run = load_run(folder)
     environment, metrics, timing = (read_json(folder / f"{name}.json") for name in ("environment", "metrics", "timing"))
@@ -75,25 +77,28 @@ def rows_of(folder: Path, model: str, data: str, seed: int) -> list[Row]:
         "code": (environment["git"].get("commit") or "")[:10],
     }
     rows = []
-    for masked in (False, True):
-        found = evaluate_retrieval(run.model, run.dataset.sequences, "test", k_values=[5, 10], filter_seen=masked)
-        rows.append({**common, "filter_seen": masked, **{name: f"{found[f'test/{name}']:.4f}" for name in METRICS}})
+    view = run.dataset.sequences
+    for masked in map(PROTOCOLS.__getitem__, protocols):
+        beyond = beyond_accuracy(view, [10])
+        found = evaluate_retrieval(run.model, view, "test", k_values=[5, 10], filter_seen=masked, beyond=beyond)
+        shown = {name: f"{found[f'test/{name}']:.4f}" for name in (*METRICS, COVERAGE)}
+        rows.append({**common, "filter_seen": masked, **shown})
     return rows
 
 
-def baseline_rows(folder: Path, data: str) -> list[Row]:
-    """The baselines under both protocols, on the data of a finished run."""
+def baseline_rows(folder: Path, data: str, protocols: Sequence[str]) -> list[Row]:
+    """The baselines under each protocol, on the data of a finished run."""
     from genrec.contracts import RunContext
     from genrec.pipeline import evaluate_baselines, load_run, prepare
 
     config = load_run(folder).config
     rows = []
-    for masked in (False, True):
+    for masked in map(PROTOCOLS.__getitem__, protocols):
         config.filter_seen = masked
         context = RunContext(output_dir=folder, seed=config.seed, progress=False)
         found = evaluate_baselines(config, prepare(config, context), [5, 10])
         for name in BASELINES:
-            values = {metric: found.get(f"baseline/{name}/test/{metric}") for metric in METRICS}
+            values = {metric: found.get(f"baseline/{name}/test/{metric}") for metric in (*METRICS, COVERAGE)}
             if None not in values.values():
                 shown = {metric: f"{value:.4f}" for metric, value in values.items()}
                 rows.append({"data": data, "model": name, "seed": "", "filter_seen": masked, **shown})
@@ -126,10 +131,9 @@ def table(rows: Sequence[Row]) -> str:
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(key_of(row)[:3], []).append(row)
-    lines = [
-        "| data | model | seen items | R@5 | N@5 | R@10 | N@10 | seeds | minutes |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    metrics = [*METRICS, *([COVERAGE] if any(row.get(COVERAGE) for row in rows) else [])]
+    heads = ["data", "model", "seen items", *map(_short, metrics), "seeds", "minutes"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     order = sorted(groups, key=lambda key: (key[0], key[2], -_mean(groups[key], "recall@10")))
     for data, model, masked in order:
         group = groups[data, model, masked]
@@ -138,7 +142,7 @@ def table(rows: Sequence[Row]) -> str:
             data,
             model,
             "masked" if masked == "True" else "kept",
-            *(_cell(group, metric) for metric in METRICS),
+            *(_cell(group, metric) for metric in metrics),
             str(len(group)) if group[0]["seed"] != "" else "",
             f"{statistics.mean(minutes):.1f}" if minutes else "",
         ]
@@ -146,12 +150,18 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def _short(metric: str) -> str:
+    return metric.replace("recall", "R").replace("ndcg", "N")
+
+
 def _mean(rows: Sequence[Row], metric: str) -> float:
     return statistics.mean(float(row[metric]) for row in rows)
 
 
 def _cell(rows: Sequence[Row], metric: str) -> str:
-    values = [float(row[metric]) for row in rows]
+    values = [float(row[metric]) for row in rows if row.get(metric)]
+    if not values:
+        return ""
     mean = f"{statistics.mean(values):.4f}".lstrip("0")
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.4f}".replace("± 0.", "± .")
 
@@ -179,6 +189,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument("--data", default="amazon_beauty")
     run.add_argument("--outputs", type=Path, default=Path("outputs/studies"))
     run.add_argument("--as", dest="label", help="the name in the table; default: the recipe's own")
+    run.add_argument(
+        "--protocols", nargs="+", choices=[*PROTOCOLS], default=[*PROTOCOLS], help="which rankings to test"
+    )
     run.add_argument("--override", nargs="*", default=[], help="further overrides, for example hardware.num_threads=1")
     actions.add_parser("table", help="write the table of results.csv into README.md")
     options = parser.parse_args(arguments)
@@ -197,9 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 name = options.label or recipe
                 folder = folder_of(name, options.data, seed, runs_dir)
                 train(recipe, options.data, seed, folder, runs_dir, options.override)
-                add(rows_of(folder, name, options.data, seed), results)
+                add(rows_of(folder, name, options.data, seed, options.protocols), results)
                 if not any(row["data"] == options.data and row["model"] in BASELINES for row in read_results(results)):
-                    add(baseline_rows(folder, options.data), results)
+                    add(baseline_rows(folder, options.data, options.protocols), results)
     write_table(read_results(results), page)
     sys.stdout.write(table(read_results(results)) + "\n")
     return 0

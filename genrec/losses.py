@@ -230,7 +230,7 @@ class PairLoss(Protocol):
     @property
     def sampling(self) -> Literal["uniform", "popularity"]: ...
 
-    def of_pairs(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor: ...
+    def of_scores(self, met: Tensor, unmet: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,12 +254,10 @@ class BPR:
         """How many items to draw for each pair."""
         return self.count * self.candidates
 
-    def of_pairs(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Vectors (B, D) of users and met items and (B, num_negatives, D) of unmet ones to the loss in nats."""
-        met = (users * positives).sum(dim=-1)
-        unmet = torch.einsum("bd,bnd->bn", users, negatives)
+    def of_scores(self, met: Tensor, unmet: Tensor) -> Tensor:
+        """Scores (B,) of met items and (B, num_negatives) of unmet ones to the loss in nats."""
         if self.candidates > 1:
-            unmet = unmet.view(len(users), self.count, self.candidates).amax(dim=2)
+            unmet = unmet.view(len(met), self.count, self.candidates).amax(dim=2)
         return functional.softplus(unmet - met[:, None]).mean()
 
 

@@ -167,6 +167,9 @@ def check_generate(arguments: list[str]) -> None:
 
 def check_make(arguments: list[str]) -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
+    overrides = [word for word in arguments if re.match(r"[a-z_.]+=", word)]
+    if overrides:
+        check_run(overrides)
     for word in arguments:
         if word.startswith("ARGS="):
             check = parse_bench if "bench" in arguments else check_run

@@ -27,6 +27,7 @@ SECTIONS = {
     "tokenizers": "experiments.speed.tokenizers",
     "decoding": "experiments.speed.decoding",
     "sasrec": "experiments.speed.training_sasrec",
+    "graphs": "experiments.speed.graphs",
     "training": "experiments.speed.training_tiger",
 }
 _FOLDER = Path(__file__).parent

@@ -15,7 +15,8 @@ from genrec.data.dataset import Dataset
 from genrec.data.ragged import Ragged
 from genrec.data.sequences import SequencesView
 from genrec.data.sources.amazon import AmazonSource
-from genrec.data.splits import LeaveOneOut
+from genrec.data.sources.lastfm import LastFMSource
+from genrec.data.splits import LeaveOneOut, RatioPerUser
 from genrec.semantic_ids import SemanticIds
 from genrec.tokenizers.rqkmeans import RQKMeans
 
@@ -31,6 +32,14 @@ def load_sequences() -> tuple[SequencesView, str]:
         source = AmazonSource(path=str(folder), category="Beauty", download=False)
         return Dataset(source, LeaveOneOut()).sequences, "Amazon Beauty"
     return invented_sequences(), "invented data of Amazon Beauty's shape (GENREC_DATA names no amazon_beauty)"
+
+
+def load_lastfm() -> tuple[SequencesView, str]:
+    """Who played which artist in the HetRec data, a random 15 % of each listener's held out; else invented."""
+    folder = Path(os.environ.get("GENREC_DATA") or "data") / "lastfm_hetrec"
+    if folder.is_dir():
+        return Dataset(LastFMSource(path=str(folder)), RatioPerUser(order="random")).sequences, "Last.fm"
+    return invented_sequences(1_874, 2_828, 71_000), "a graph of Last.fm's size (GENREC_DATA has no lastfm_hetrec)"
 
 
 def invented_sequences(

@@ -16,6 +16,8 @@ import torch
 
 if TYPE_CHECKING:
     from experiments.speed.setting import Setting
+    from genrec.data.ragged import Ragged
+    from genrec.data.sequences import SequencesView
 
 METRICS, TOP_K = ["Recall", "NDCG", "Hit", "MRR", "Precision"], [5, 10, 20]
 
@@ -35,6 +37,10 @@ def surroundings(folder: Path) -> Iterator[None]:
     added = [name for name in _OLD_NAMES if name not in np.__dict__]
     for name in added:
         setattr(np, name, _OLD_NAMES[name])
+    from scipy.sparse import dok_matrix
+
+    update = vars(dok_matrix).get("_update")
+    dok_matrix._update = _update  # pyright: ignore[reportAttributeAccessIssue]
     load, argv, level = torch.load, sys.argv, logging.root.level
     torch.load = lambda *args, **options: load(*args, **{"weights_only": False, **options})
     sys.argv = sys.argv[:1]
@@ -45,9 +51,19 @@ def surroundings(folder: Path) -> Iterator[None]:
             yield
     finally:
         torch.load, sys.argv = load, argv
+        if update is None:
+            del dok_matrix._update  # pyright: ignore[reportAttributeAccessIssue]
+        else:
+            dok_matrix._update = update  # pyright: ignore[reportAttributeAccessIssue]
         logging.root.setLevel(level)
         for name in added:
             delattr(np, name)
+
+
+def _update(matrix: Any, entries: dict[tuple[int, int], float]) -> None:
+    """What SciPy's dictionary of keys had before 1.13, and RecBole's LightGCN calls."""
+    for place, value in entries.items():
+        matrix[place] = value
 
 
 class RecBole:
@@ -107,13 +123,57 @@ class RecBole:
             return dict(self.trainer.evaluate(self.test, load_best_model=False))
 
 
+class GraphPeer:
+    """RecBole's LightGCN on the training edges of a view, its own sampler and trainer."""
+
+    def __init__(
+        self, setting: Setting, view: SequencesView, name: str, *, dim: int, layers: int, batch_size: int
+    ) -> None:
+        folder = setting.folder / f"recbole-{abs(hash(name))}" / "data"
+        _write_pairs(view.train, folder)
+        self.folder = folder
+        config = {
+            "data_path": str(folder.parent),
+            "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+            "checkpoint_dir": str(folder / "saved"),
+            "eval_args": {"split": {"RS": [1, 0, 0]}, "order": "RO", "mode": "full", "group_by": None},
+            "embedding_size": dim,
+            "n_layers": layers,
+            "reg_weight": 1e-4,
+            "train_batch_size": batch_size,
+            "use_gpu": False,
+            "show_progress": False,
+            "reproducibility": False,
+        }
+        threads = torch.get_num_threads()
+        with surroundings(self.folder):
+            data = importlib.import_module("recbole.data")
+            network = importlib.import_module("recbole.model.general_recommender.lightgcn").LightGCN
+            trainer = importlib.import_module("recbole.trainer").Trainer
+            settings = importlib.import_module("recbole.config").Config(
+                model="LightGCN", dataset="data", config_dict=config
+            )
+            self.training, _, _ = data.data_preparation(settings, data.create_dataset(settings))
+            self.model = network(settings, self.training.dataset)
+            self.trainer = trainer(settings, self.model)
+        torch.set_num_threads(threads)
+
+    def train_epoch(self) -> None:
+        with surroundings(self.folder):
+            self.trainer._train_epoch(self.training, 0)
+
+
 def _write(setting: Setting, folder: Path) -> None:
-    """All interactions as RecBole's atomic file; the place in the sequence stands for the time."""
+    """All interactions as RecBole's atomic file."""
+    _write_pairs(setting.view.history("all"), folder)
+
+
+def _write_pairs(whole: Ragged, folder: Path) -> None:
+    """Rows of items as RecBole's atomic file; the place in the row stands for the time."""
     path = folder / "data.inter"
     if path.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    whole = setting.view.history("all")
     users = whole.row_of_value
     places = np.arange(len(users)) - whole.offsets[users]
     table = np.column_stack([users, whole.values, places])

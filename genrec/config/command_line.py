@@ -50,11 +50,12 @@ def preflight(argv: Sequence[str]) -> int | None:
 
 
 def with_new_keys(words: Sequence[str]) -> list[str]:
-    """The words of a command line, ``key={_target_: ..., ...}`` spelled so that Hydra takes keys it does not know yet.
+    """The words of a command line, ``a.key={...}`` spelled so that Hydra takes keys that it does not know yet.
 
-    Another class takes other keys, and Hydra alone would refuse them: ``++key={...}`` is its word for that.
+    Another class takes other keys and a mapping any, and Hydra alone would refuse them: ``++a.key={...}`` is its word
+    for that. What nobody takes is found when the whole config is checked.
     """
-    return [f"++{word}" if re.match(r"[A-Za-z_][\w.]*=\{[^}]*\b_target_:", word) else word for word in words]
+    return [f"++{word}" if re.match(r"[A-Za-z_]\w*\.[\w.]*=\{", word) else word for word in words]
 
 
 class Composer:

@@ -57,7 +57,7 @@ class Dataset:
         split: Split,
         path: str | None = None,
         edge_weight: str | None = None,
-        item_relations: Mapping[str, str] | None = None,
+        item_relations: Mapping[str, str | None] | None = None,
     ) -> None:
         self.source = source
         self.splitter = split

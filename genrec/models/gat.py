@@ -215,7 +215,7 @@ class GAT(UserItemModel):
             of_source, of_target = whole.of_source[nodes[key[0]]], whole.of_target[nodes[key[2]]]
             edges[key] = Edges(index, whole.features[chosen], of_source, of_target)
         final = self.run(x, edges)  # the nodes of the batch come first
-        return self._pair_loss(final[USER][rows], final[ITEM][places])
+        return self._pair_loss(final[USER], final[ITEM], rows, places)
 
 
 class TypedAttention(nn.Module):

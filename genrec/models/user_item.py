@@ -27,6 +27,7 @@ from genrec.contracts import (
 from genrec.decoding.topk import rank_rows
 from genrec.graph import EdgeType
 from genrec.losses import BPR, ItemLoss, PairLoss
+from genrec.nn.pair_scores import pair_scores
 from genrec.nn.serving import evaluating
 
 
@@ -99,25 +100,29 @@ class UserItemModel(nn.Module):
 
     def _loss_of(self, batch: PairBatch, users: Tensor, items: Tensor) -> Tensor:
         """The pair loss by the final vectors of all users (U, D) and items (N, D)."""
-        chosen = functional.embedding(batch.users, users)
         if isinstance(self.pair_loss, _OverCatalogue):
+            chosen = functional.embedding(batch.users, users)
             return self.pair_loss.loss(chosen, items, batch.positives, self.counts)
-        both = functional.embedding(torch.cat([batch.positives[:, None], batch.negatives], dim=1), items)
-        return self._pair_loss(chosen, both)
+        candidates = torch.cat([batch.positives[:, None], batch.negatives], dim=1)
+        return self._pair_loss(users, items, batch.users, candidates)
 
-    def _pair_loss(self, users: Tensor, items: Tensor) -> Tensor:
-        """The loss of users (B, D) and, for each, the met item and then the unmet ones (B, 1 + n, D)."""
+    def _pair_loss(self, users: Tensor, items: Tensor, rows: Tensor, candidates: Tensor) -> Tensor:
+        """The loss of the users at ``rows`` (B,) beside the met item and then the unmet ones at ``candidates``
+        (B, 1 + n)."""
         assert not isinstance(self.pair_loss, _OverCatalogue)
-        return self.pair_loss.of_pairs(users, items[:, 0], items[:, 1:])
+        with torch.autocast(users.device.type, enabled=False):
+            scores = pair_scores(users, items, rows, candidates)
+            return self.pair_loss.of_scores(scores[:, 0], scores[:, 1:])
 
     def _shrinkage(self, batch: PairBatch) -> Tensor:
-        users, items = self._split(self.nodes.weight)
-        of_pair = functional.embedding(batch.users, users).square().sum()
-        of_pair = of_pair + functional.embedding(batch.positives, items).square().sum()
-        count = batch.negatives.shape[1]
-        if count:
-            of_pair = of_pair + functional.embedding(batch.negatives, items).square().sum() / count
-        return 0.5 * of_pair / len(batch.users)
+        """Half the squared norms of the embeddings of a pair, mean over pairs, by how often each node is in one."""
+        nodes = self.nodes.weight
+        times = torch.bincount(batch.users, minlength=len(nodes)).to(nodes.dtype)
+        times += torch.bincount(batch.positives + self.num_users, minlength=len(nodes))
+        if batch.negatives.shape[1]:
+            unmet = torch.bincount(batch.negatives.flatten() + self.num_users, minlength=len(nodes))
+            times += unmet / batch.negatives.shape[1]
+        return 0.5 * (nodes.square().sum(dim=1) @ times) / len(batch.users)
 
     def _as_pairs(self, batch: SequenceBatch) -> PairBatch:
         """Scored targets beside items drawn uniformly from all that are no target: how validation asks for the loss."""
@@ -176,4 +181,4 @@ class _OverCatalogue:
 
 
 def _as_pair_loss(loss: Any) -> PairLoss | _OverCatalogue:
-    return loss if hasattr(loss, "of_pairs") else _OverCatalogue(loss)
+    return loss if hasattr(loss, "of_scores") else _OverCatalogue(loss)

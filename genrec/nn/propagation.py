@@ -50,22 +50,21 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, offsets: Tensor, columns: Tensor, values: Tensor) -> Tensor:
         ctx.save_for_backward(offsets, columns, values)
-        return _multiply(offsets, columns, values, x)
+        return multiply(offsets, columns, values, x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         offsets, columns, values = ctx.saved_tensors
-        return _multiply(offsets, columns, values, gradient), None, None, None
+        return multiply(offsets, columns, values, gradient), None, None, None
 
 
-def _multiply(offsets: Tensor, columns: Tensor, values: Tensor, x: Tensor) -> Tensor:
-    size = len(offsets) - 1
+def multiply(offsets: Tensor, columns: Tensor, values: Tensor, x: Tensor) -> Tensor:
+    """The sparse matrix with rows ``offsets`` (R + 1,) int32, ``columns`` and ``values`` (E,), times ``x`` (M, D)."""
     with warnings.catch_warnings(), torch.autocast(x.device.type, enabled=False):
         warnings.simplefilter("ignore", UserWarning)  # that sparse rows are in beta, and unchecked
-        matrix = torch.sparse_csr_tensor(
-            offsets, columns, values.to(x.dtype), size=(size, size), check_invariants=False
-        )
+        size = len(offsets) - 1, len(x)
+        matrix = torch.sparse_csr_tensor(offsets, columns, values.to(x.dtype), size=size, check_invariants=False)
         return matrix @ x.contiguous()
 
 

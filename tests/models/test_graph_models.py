@@ -135,20 +135,19 @@ def test_the_validation_loss_is_that_of_targets_beside_other_items(kind: Any) ->
 
 
 def test_bpr_by_hand() -> None:
-    users, positives = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.5, 1.0]])
-    negatives = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
+    met, unmet = torch.tensor([2.5]), torch.tensor([[1.0, 4.0]])
     expected = np.mean([np.log1p(np.exp(1.0 - 2.5)), np.log1p(np.exp(4.0 - 2.5))])
-    assert BPR(count=2).of_pairs(users, positives, negatives).item() == pytest.approx(expected, rel=1e-6)
+    assert BPR(count=2).of_scores(met, unmet).item() == pytest.approx(expected, rel=1e-6)
     hardest = BPR(count=1, candidates=2)
     assert hardest.num_negatives == 2
-    assert hardest.of_pairs(users, positives, negatives).item() == pytest.approx(np.log1p(np.exp(1.5)), rel=1e-6)
+    assert hardest.of_scores(met, unmet).item() == pytest.approx(np.log1p(np.exp(1.5)), rel=1e-6)
 
 
 def test_bpr_infinite_at_score_difference_200() -> None:
-    users = torch.tensor([[1.0]], requires_grad=True)
-    loss = BPR().of_pairs(users, torch.tensor([[-100.0]]), torch.tensor([[[100.0]]]))
+    met = torch.tensor([-100.0], requires_grad=True)
+    loss = BPR().of_scores(met, torch.tensor([[100.0]]))
     loss.backward()
-    assert loss.item() == 200.0 and users.grad is not None and users.grad.item() == 200.0
+    assert loss.item() == 200.0 and met.grad is not None and met.grad.item() == -1.0
 
 
 def test_in_batch_softmax_by_hand() -> None:
