@@ -48,7 +48,8 @@ class GAT(UserItemModel):
     logarithm of their weight as a feature. What a node receives over an edge type is the sum of its neighbours' values
     by attention, times the root of its own degree over those of the neighbours; learned factors add up the types.
     Values are linear, so a score is a sum over the neighbours of a user, which is what explanations are read off.
-    Attention begins uniform and values as the neighbours' vectors: without relations, training begins at LightGCN.
+    Attention begins uniform and values are the neighbours' vectors, or begin so where ``transform_values`` learns a
+    linear map of them: without relations, training begins at LightGCN.
 
     ``num_neighbors``, one number per layer, trains on so many sampled neighbours of the nodes of a batch instead of the
     whole graph (None). ``relations`` False leaves only users and items.
@@ -64,6 +65,7 @@ class GAT(UserItemModel):
         dropout: Rate = 0.1,
         relations: bool = True,
         edge_features: bool = True,
+        transform_values: bool = False,
         num_neighbors: Sequence[Count] | None = None,
         loss: PairLoss | ItemLoss | None = None,
         l2: NotNegative = 1e-4,
@@ -108,7 +110,14 @@ class GAT(UserItemModel):
         for table in self.others.values():
             nn.init.normal_(table.weight, std=init_std)  # pyright: ignore[reportArgumentType]
         self.layers = nn.ModuleList(
-            TypedAttention(self.edge_types, embedding_dim, num_heads, dropout, edge_features=edge_features)
+            TypedAttention(
+                self.edge_types,
+                embedding_dim,
+                num_heads,
+                dropout,
+                edge_features=edge_features,
+                transform_values=transform_values,
+            )
             for _ in range(num_layers)
         )
         self.sampler: NeighbourSampler | None = None
@@ -222,7 +231,14 @@ class TypedAttention(nn.Module):
     """One layer: for each edge type a GATv2 convolution with linear values, and a learned factor."""
 
     def __init__(
-        self, edge_types: Sequence[EdgeType], dim: int, num_heads: int, dropout: float, *, edge_features: bool
+        self,
+        edge_types: Sequence[EdgeType],
+        dim: int,
+        num_heads: int,
+        dropout: float,
+        *,
+        edge_features: bool,
+        transform_values: bool,
     ) -> None:
         from torch_geometric.nn import GATv2Conv
 
@@ -244,6 +260,7 @@ class TypedAttention(nn.Module):
                 nn.init.eye_(convolution.lin_l.weight)
                 nn.init.eye_(convolution.lin_r.weight)
                 nn.init.zeros_(convolution.att)
+            convolution.lin_l.weight.requires_grad_(transform_values)
             self.convolutions["__".join(key)] = convolution
             main = key[1] in (INTERACTS, f"rev_{INTERACTS}")
             self.factors["__".join(key)] = nn.Parameter(torch.full((), 1.0 if main else _FACTOR_OF_RELATIONS))

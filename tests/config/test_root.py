@@ -26,9 +26,12 @@ INTENDED = {
     "hardware/gpu: accelerator",
     "hardware/gpu: precision",
     "hardware/mps: accelerator",
+    "data/lastfm: edge_weight",
+    "data/synthetic_music: edge_weight",
 }
 
-RECIPES = {"tokenizer/rqvae"}  # their nested nodes are a recipe of their own: only right names are asked for
+# Their nested nodes are recipes of their own, or classes to be exchanged for others: only right names are asked for.
+RECIPES = {"tokenizer/rqvae", "model/bpr_mf", "model/gat", "model/lightgcn", "model/xsimgcl"}
 
 
 def options(group: str) -> list[str]:
