@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from genrec.contracts import DataSpec, GenrecError, PairBatch
 from genrec.graph import INTERACTS, ITEM, USER, EdgeType, TypedGraph, both_ways
 from genrec.losses import ItemLoss, PairLoss
 from genrec.models.user_item import Messages, UserItemModel
+from genrec.nn.edge_attention import Incidence, edge_attention
 from genrec.nn.neighbours import NeighbourSampler
 
 Attention = dict[EdgeType, tuple[Tensor, Tensor]]  # index (2, E) and weights (E,), which add up to 1 at every target
@@ -29,7 +31,8 @@ _FACTOR_OF_RELATIONS = 0.1  # of what tags and friends send, before anything is 
 @dataclass(frozen=True)
 class Edges:
     """The edges of one type: ``index`` (2, E), ``features`` (E, 1), and 1 / root of the number of edges that leave a
-    source ``of_source`` (S, 1) and the root of the number that reach a target ``of_target`` (T, 1)."""
+    source ``of_source`` (S, 1) and the root of the number that reach a target ``of_target`` (T, 1). Edges are in the
+    order of their targets."""
 
     index: Tensor
     features: Tensor
@@ -39,6 +42,10 @@ class Edges:
     def at(self, places: Tensor) -> Edges:
         """Some of the edges, between the same nodes."""
         return replace(self, index=self.index[:, places], features=self.features[places])
+
+    @cached_property
+    def incidence(self) -> Incidence:
+        return Incidence.of(self.index, len(self.of_source), len(self.of_target))
 
 
 class GAT(UserItemModel):
@@ -92,8 +99,14 @@ class GAT(UserItemModel):
         self.graph = graph
         self.num_layers = num_layers
         self.edge_types: list[EdgeType] = []
-        for place, (key, (index, weights)) in enumerate(both_ways(graph).items()):
+        self.orders: dict[EdgeType, np.ndarray] = {}  # places in the graph of the edges as they stand here
+        self._edges: dict[EdgeType, Edges] = {}
+        both = both_ways(graph)
+        for place, (key, (index, weights)) in enumerate(both.items()):
             self.edge_types.append(key)
+            order = np.argsort(index[1], kind="stable")
+            index, weights = index[:, order], weights[order]
+            self.orders[key] = order
             features = np.log1p(weights)[:, None]
             features = (features - features.mean()) / max(float(features.std()), 1e-6)
             self.register_buffer(f"index_{place}", torch.from_numpy(index), persistent=False)
@@ -127,15 +140,17 @@ class GAT(UserItemModel):
                     "model.num_neighbors sees only the items of a batch and their negatives, and this loss wants the "
                     "whole catalogue. Use model.loss._target_=genrec.losses.BPR, or model.num_neighbors=null."
                 )
-            self.sampler = NeighbourSampler(both_ways(graph), graph.num_nodes, list(num_neighbors))
+            ordered = {key: index[:, self.orders[key]] for key, (index, _) in both.items()}
+            self.sampler = NeighbourSampler(ordered, graph.num_nodes, list(num_neighbors))
 
     def edges(self) -> dict[EdgeType, Edges]:
         """All edges by type."""
         parts = [field.name for field in fields(Edges)]
-        return {
-            key: Edges(**{name: getattr(self, f"{name}_{place}") for name in parts})
-            for place, key in enumerate(self.edge_types)
-        }
+        for place, key in enumerate(self.edge_types):
+            index = getattr(self, f"index_{place}")
+            if key not in self._edges or self._edges[key].index is not index:  # moved to another device
+                self._edges[key] = Edges(**{name: getattr(self, f"{name}_{place}") for name in parts})
+        return self._edges
 
     def tables(self) -> dict[str, Tensor]:
         """The embeddings of all nodes, by type."""
@@ -194,14 +209,16 @@ class GAT(UserItemModel):
         other = copy.copy(self)
         other._buffers = dict(self._buffers)
         other._kept = None
+        other._edges, other.orders = {}, dict(self.orders)
         for place, (source, name, target) in enumerate(self.edge_types):
             gone = edges.get((source, name, target))
             if gone is None and name.startswith("rev_"):
                 gone = edges.get((target, name.removeprefix("rev_"), source))
             if gone is not None:
                 index = getattr(self, f"index_{place}")
-                kept = torch.ones(index.shape[1], dtype=torch.bool, device=index.device)
-                kept[torch.from_numpy(gone).to(index.device)] = False
+                order = self.orders[source, name, target]
+                other.orders[source, name, target] = order[~np.isin(order, gone)]
+                kept = torch.from_numpy(~np.isin(order, gone)).to(index.device)
                 other._buffers[f"index_{place}"] = index[:, kept]
                 other._buffers[f"features_{place}"] = getattr(self, f"features_{place}")[kept]
         return other
@@ -220,7 +237,9 @@ class GAT(UserItemModel):
         x = {kind: nn.functional.embedding(found, tables[kind]) for kind, found in nodes.items()}
         edges = {}
         for key, whole in self.edges().items():
-            index, chosen = (torch.from_numpy(array).to(device) for array in part.edges[key])
+            index, chosen = part.edges[key]
+            order = np.argsort(index[1], kind="stable")
+            index, chosen = (torch.from_numpy(array[..., order]).to(device) for array in (index, chosen))
             of_source, of_target = whole.of_source[nodes[key[0]]], whole.of_target[nodes[key[2]]]
             edges[key] = Edges(index, whole.features[chosen], of_source, of_target)
         final = self.run(x, edges)  # the nodes of the batch come first
@@ -279,11 +298,25 @@ class TypedAttention(nn.Module):
 
     def _attend(self, key: EdgeType, x: dict[str, Tensor], edges: Edges) -> tuple[Tensor, Tensor]:
         """What every target receives (T, D), and the attention (E, H) to every edge."""
+        with torch.autocast(edges.index.device.type, enabled=False):
+            return self._attend_exactly(key, x, edges)
+
+    def _attend_exactly(self, key: EdgeType, x: dict[str, Tensor], edges: Edges) -> tuple[Tensor, Tensor]:
         convolution: Any = self.convolutions["__".join(key)]
         ends = x[key[0]] * edges.of_source, x[key[2]]
         features = edges.features if self.edge_features else None
-        received, (_, alpha) = convolution(ends, edges.index, features, return_attention_weights=True)
-        return received, alpha
+        if edges.index.device.type != "cpu":
+            received, (_, alpha) = convolution(ends, edges.index, features, return_attention_weights=True)
+            return received, alpha
+        return edge_attention(
+            convolution.lin_l(ends[0]),
+            convolution.lin_r(ends[1]),
+            features,
+            convolution.lin_edge.weight if self.edge_features else None,
+            convolution.att[0],
+            edges.incidence,
+            dropout=convolution.dropout if self.training else 0.0,
+        )
 
     def messages(self, key: EdgeType, x: dict[str, Tensor], edges: Edges, node: int) -> tuple[Tensor, Tensor]:
         """The neighbours (n,) at the sources of all incoming edges of a node, and what each of them sends it (n, D)."""
