@@ -28,13 +28,13 @@ class NeighbourSampler:
 
     def __init__(
         self,
-        edges: Mapping[EdgeType, tuple[np.ndarray, np.ndarray]],
+        edges: Mapping[EdgeType, np.ndarray],
         num_nodes: Mapping[str, int],
         fanouts: Sequence[int],
     ) -> None:
         self.num_nodes = dict(num_nodes)
         self.fanouts = list(fanouts)
-        self.index = {key: index for key, (index, _) in edges.items()}
+        self.index = dict(edges)
         self.incoming: dict[EdgeType, tuple[np.ndarray, np.ndarray]] = {}
         for key, index in self.index.items():
             counts = np.bincount(index[1], minlength=num_nodes[key[2]])
