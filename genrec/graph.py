@@ -83,14 +83,21 @@ class TypedGraph:
         """The names of nodes that relations brought along."""
         return next((relation.names for relation in self.relations.values() if relation.target == node_type), [])
 
-    def hetero(self) -> HeteroData:
+    def hetero(self, features: Mapping[str, np.ndarray] | None = None) -> HeteroData:
         """The graph for torch-geometric: ``edge_index`` and ``edge_attr`` (E, 1), every edge also reversed as
-        ``rev_<name>``; a relation among users or among items is symmetric already if its source listed both ways."""
+        ``rev_<name>``; a relation among users or among items is symmetric already if its source listed both ways.
+        ``features`` (nodes, F) by type become ``x``."""
         from torch_geometric.data import HeteroData
 
         data = HeteroData()
         for kind, count in self.num_nodes.items():
             data[kind].num_nodes = count
+        for kind, values in (features or {}).items():
+            if len(values) != self.num_nodes.get(kind):
+                raise ValueError(
+                    f"{len(values)} features were given for {self.num_nodes.get(kind, 0)} nodes of {kind!r}"
+                )
+            data[kind].x = torch.from_numpy(np.ascontiguousarray(values))
         for (source, name, target), (index, weights) in self.edges.items():
             edge_index, edge_attr = torch.from_numpy(index), torch.from_numpy(weights)[:, None]
             data[source, name, target].edge_index = edge_index

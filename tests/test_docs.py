@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from experiments import study
+from experiments.lastfm import fidelity
 from experiments.speed.__main__ import parse as parse_bench
 from genrec import config as genrec_config
 from genrec.config.command_line import preflight
@@ -184,6 +185,10 @@ def check_study(arguments: list[str]) -> None:
         check_run([f"experiment={recipe}", f"data={options.data}"])
 
 
+def check_fidelity(arguments: list[str]) -> None:
+    fidelity.parse(arguments)
+
+
 def check_pip(arguments: list[str]) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert arguments[0] == "install"
@@ -224,6 +229,7 @@ def test_names_of_the_migration_page_exist(name: str) -> None:
 
 CHECKS = {
     "experiments/study.py": check_study,
+    "experiments/lastfm/fidelity.py": check_fidelity,
     "genrec.run": check_run,
     "genrec.generate": check_generate,
     "genrec.recommend": check_recommend,

@@ -19,6 +19,7 @@ from genrec.annotations import Count, NotNegative, Positive, Rate, check_argumen
 from genrec.contracts import DataSpec, GenrecError, PairBatch
 from genrec.graph import INTERACTS, ITEM, USER, EdgeType, TypedGraph, both_ways
 from genrec.losses import ItemLoss, PairLoss
+from genrec.models.text import text_features
 from genrec.models.user_item import Messages, UserItemModel
 from genrec.nn.edge_attention import Incidence, edge_attention
 from genrec.nn.neighbours import NeighbourSampler
@@ -58,9 +59,13 @@ class GAT(UserItemModel):
     Attention begins uniform and values are the neighbours' vectors, or begin so where ``transform_values`` learns a
     linear map of them: without relations, training begins at LightGCN.
 
+    ``text`` adds a learned projection of the item's text vector to its embedding.
+
     ``num_neighbors``, one number per layer, trains on so many sampled neighbours of the nodes of a batch instead of the
     whole graph (None). ``relations`` False leaves only users and items.
     """
+
+    item_vectors_option = "text"  # the key of the config that asks for item vectors
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class GAT(UserItemModel):
         relations: bool = True,
         edge_features: bool = True,
         transform_values: bool = False,
+        text: bool = False,
         num_neighbors: Sequence[Count] | None = None,
         loss: PairLoss | ItemLoss | None = None,
         l2: NotNegative = 1e-4,
@@ -133,6 +139,12 @@ class GAT(UserItemModel):
             )
             for _ in range(num_layers)
         )
+        self.text: nn.Linear | None = None
+        if text:
+            self.features: Tensor  # (N, F)
+            self.register_buffer("features", text_features(spec), persistent=False)
+            self.text = nn.Linear(self.features.shape[1], embedding_dim, bias=False)
+            nn.init.normal_(self.text.weight, std=init_std * self.features.shape[1] ** -0.5)
         self.sampler: NeighbourSampler | None = None
         if num_neighbors is not None:
             if self.pair_loss.num_negatives == 0:
@@ -155,6 +167,8 @@ class GAT(UserItemModel):
     def tables(self) -> dict[str, Tensor]:
         """The embeddings of all nodes, by type."""
         users, items = self._split(self.nodes.weight)
+        if self.text is not None:
+            items = items + self.text(self.features)
         others: dict[str, Any] = dict(self.others.items())
         return {USER: users, ITEM: items, **{kind: table.weight for kind, table in others.items()}}
 

@@ -22,7 +22,7 @@ from genrec.contracts import (
 )
 from genrec.decoding.topk import rank_rows
 from genrec.losses import FullCrossEntropy, ItemLoss
-from genrec.nn.embedding import standardised
+from genrec.models.text import text_features
 from genrec.nn.serving import evaluating, recent
 
 _INITIAL_STD = 0.02
@@ -52,11 +52,9 @@ class NextItemModel(nn.Module):
         self.register_buffer("counts", torch.from_numpy(counts).float(), persistent=False)
         self.text: nn.Linear | None = None
         if text:
-            if spec.item_vectors is None:
-                raise GenrecError("model.text=true needs item vectors and none were given. Choose an encoder.")
             self.vectors: Tensor  # (N, F)
-            self.register_buffer("vectors", standardised(torch.from_numpy(spec.item_vectors)), persistent=False)
-            self.text = nn.Linear(spec.item_vectors.shape[1], embedding_dim, bias=False)
+            self.register_buffer("vectors", text_features(spec), persistent=False)
+            self.text = nn.Linear(self.vectors.shape[1], embedding_dim, bias=False)
 
     def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Item vectors (B, L, D) of rows with ``lengths`` (B,) items to hidden states (B, L, D), causally."""

@@ -16,11 +16,11 @@ from genrec.annotations import Count, Positive, Rate, check_arguments
 from genrec.contracts import IGNORE, DataSpec, GenrecError, HistoryBatch, Losses, Recommendations, SequenceBatch, Task
 from genrec.decoding.topk import rank_rows
 from genrec.models.next_item import check_heads, initialise
+from genrec.models.text import text_features
 from genrec.nn.catalogue_softmax import carriers_of_codes, catalogue_cross_entropy
 from genrec.nn.causal import TransformerBlock
 from genrec.nn.code_heads import CodeHeads
 from genrec.nn.dropout import Dropout
-from genrec.nn.embedding import standardised
 from genrec.nn.serving import evaluating, recent
 
 
@@ -80,11 +80,9 @@ class RPG(nn.Module):
         self.items = nn.Embedding(ids.num_items, embedding_dim) if item_embedding else None
         self.text: nn.Linear | None = None
         if text:
-            if spec.item_vectors is None:
-                raise GenrecError("model.text=true needs item vectors and none were given. Choose an encoder.")
             self.vectors: Tensor  # (N, F)
-            self.register_buffer("vectors", standardised(torch.from_numpy(spec.item_vectors)), persistent=False)
-            self.text = nn.Linear(spec.item_vectors.shape[1], embedding_dim, bias=False)
+            self.register_buffer("vectors", text_features(spec), persistent=False)
+            self.text = nn.Linear(self.vectors.shape[1], embedding_dim, bias=False)
         self.positions = nn.Embedding(max_history, embedding_dim)
         self.blocks = nn.ModuleList(
             TransformerBlock(embedding_dim, num_heads, feedforward_dim, dropout) for _ in range(num_layers)

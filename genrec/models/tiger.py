@@ -32,8 +32,9 @@ from genrec.decoding.beam import Step, TreeStep, beam_search, tree_search
 from genrec.decoding.slices import in_slices
 from genrec.decoding.trie import Trie
 from genrec.models.node_vectors import NodeVectors
+from genrec.models.text import text_features
 from genrec.nn.attention import RecencyBias, group_causal_bias, key_padding_bias
-from genrec.nn.embedding import TokenEmbedding, code_centroids, prefix_tokens, standardised
+from genrec.nn.embedding import TokenEmbedding, code_centroids, prefix_tokens
 from genrec.nn.serving import evaluating, recent
 from genrec.nn.transformer import CausalStack, Decoder, Encoder, TransformerSize, initialise_t5
 from genrec.nn.tree import child_logits, logits_of_children
@@ -121,12 +122,10 @@ class Tiger(nn.Module):
             nn.init.normal_(self.items.weight, std=0.1 * init_std)
         self.text: nn.Linear | None = None
         if text:
-            if spec.item_vectors is None:
-                raise GenrecError("model.text=true needs item vectors and none were given. Choose an encoder.")
             self.vectors: Tensor  # (N, F)
-            self.register_buffer("vectors", standardised(torch.from_numpy(spec.item_vectors)), persistent=False)
-            self.text = nn.Linear(spec.item_vectors.shape[1], embedding_dim, bias=False)
-            nn.init.normal_(self.text.weight, std=init_std * spec.item_vectors.shape[1] ** -0.5)
+            self.register_buffer("vectors", text_features(spec), persistent=False)
+            self.text = nn.Linear(self.vectors.shape[1], embedding_dim, bias=False)
+            nn.init.normal_(self.text.weight, std=init_std * self.vectors.shape[1] ** -0.5)
         self.tree: NodeVectors | None = None
         if score_items:
             if normalize != "catalogue" or not (item_embedding or text):

@@ -90,6 +90,13 @@ def test_node_ids_of_two_types_without_offsets() -> None:
     assert sorted(map(tuple, index[:, index[0] < 4].T.tolist())) == [(0, 0), (0, 1), (1, 1), (3, 2)]
 
 
+def test_features_belong_to_the_nodes_of_their_type() -> None:
+    vectors = np.arange(24.0).reshape(NUM_ITEMS, 2)
+    assert dataset().graph.hetero({ITEM: vectors})[ITEM].x.tolist() == vectors.tolist()
+    with pytest.raises(ValueError, match="12 features were given for 20 nodes of 'user'"):
+        dataset().graph.hetero({USER: vectors})
+
+
 def test_relations_of_a_column_are_trimmed_distinct_and_in_alphabetical_order() -> None:
     found = relation_of_column(pl.Series(["b , a", "", None, "a,a"]), source=ITEM, target="tag", separator=",")
     assert found.names == ["a", "b"]

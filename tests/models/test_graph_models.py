@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -294,6 +295,26 @@ def test_relations_reach_users_and_items() -> None:
     users, items = model.vectors()
     changed = (items - before[1]).abs().sum(1) > 0
     assert changed.tolist() == [True, True, False, False, False, False, False] and torch.equal(users, before[0])
+
+
+def test_text_moves_items_and_the_users_who_chose_them() -> None:
+    vectors = np.random.default_rng(0).standard_normal((NUM_ITEMS, 5)).astype(np.float32)
+    torch.manual_seed(0)
+    model = GAT(replace(spec(), item_vectors=vectors), embedding_dim=8, text=True, relations=False, num_layers=1)
+    assert model.text is not None
+    users, items = model.eval().vectors()
+    with torch.no_grad():
+        model.text.weight.zero_()
+    bare_users, bare_items = model.vectors()
+    features = (vectors - vectors.mean(0)) / vectors.std(0)
+    torch.manual_seed(0)
+    twin = GAT(replace(spec(), item_vectors=vectors), embedding_dim=8, text=True, relations=False, num_layers=1)
+    assert twin.text is not None
+    moved = twin.text(torch.from_numpy(features))
+    torch.testing.assert_close(items[6], bare_items[6] + moved[6] / 2, rtol=1e-4, atol=1e-5)  # nobody chose item 6
+    assert not torch.allclose(users, bare_users)
+    with pytest.raises(GenrecError, match="needs item vectors"):
+        build(GAT, text=True)
 
 
 def test_sampling_all_neighbours_is_the_whole_graph() -> None:
