@@ -9,7 +9,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Overrides of the config may also stand alone: make train model=gat data=lastfm
-OVERRIDES := $(filter-out PYTHON=% VENV=% ARGS=% WORKERS=%,$(MAKEOVERRIDES))
+OVERRIDES := $(strip $(foreach name,$(filter-out PYTHON VENV ARGS WORKERS,$(.VARIABLES)),$(if $(filter command,$(origin $(name))),'$(name)=$($(name))')))
 RUN := $(BIN)/python -m genrec.run $(OVERRIDES)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -34,7 +34,7 @@ train-improved: $(VENV)/.installed ## validate, stop early, lower the learning r
 	$(RUN) trainer=advanced $(ARGS)
 
 sweep: $(VENV)/.installed ## a grid of runs and a table of them (sweep=lr_patience; another: ARGS="sweep=NAME")
-	$(RUN) -m $(if $(findstring sweep=,$(ARGS)),,sweep=lr_patience) $(ARGS)
+	$(RUN) -m $(if $(findstring sweep=,$(ARGS) $(OVERRIDES)),,sweep=lr_patience) $(ARGS)
 
 schedules: $(VENV)/.installed ## draw every learning-rate schedule (docs/schedules.svg; ARGS="--total-steps 5000 --output mine.svg")
 	$(BIN)/python -m genrec.schedule_chart --output docs/schedules.svg $(ARGS)

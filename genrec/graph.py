@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from genrec.artifacts import fingerprint
+from genrec.contracts import GenrecError
 from genrec.data.ragged import Ragged
 
 if TYPE_CHECKING:
@@ -59,6 +60,24 @@ class TypedGraph:
     num_items: int
     train_weights: np.ndarray | None = None
     relations: Mapping[str, Relation] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        sizes = {USER: len(self.train), ITEM: self.num_items}
+        names: dict[str, list[str]] = {}
+        for name, relation in self.relations.items():
+            if "." in relation.target or "." in name:
+                raise GenrecError(f"The relation {name} to {relation.target}: a node type has no dot in its name.")
+            if relation.target in sizes and relation.names:
+                raise GenrecError(
+                    f"The relation {name} names {relation.target}s of its own, but {relation.target}s are those of the "
+                    "data. Give the column another name."
+                )
+            if names.setdefault(relation.target, relation.names) != relation.names:
+                raise GenrecError(f"Two relations name the nodes of the type {relation.target} differently.")
+            for ends, kind in ((relation.sources, relation.source), (relation.targets, relation.target)):
+                count = sizes.get(kind, len(relation.names))
+                if len(ends) and not 0 <= ends.min() <= ends.max() < count:
+                    raise GenrecError(f"The relation {name} has an edge outside of the {count} nodes of {kind}.")
 
     @cached_property
     def num_nodes(self) -> dict[str, int]:

@@ -278,8 +278,9 @@ def load_run(folder: Path, checkpoint: str = "best") -> LoadedRun:
         spec = DataSpec(dataset.num_users, dataset.num_items, ids, vectors, dataset.sequences.train)
     else:
         context = RunContext(output_dir=folder, seed=config.seed, progress=False)
-        config.baselines = {}
-        spec = prepare(config, context).spec
+        alone = config.copy()
+        alone.baselines = {}
+        spec = prepare(alone, context).spec
     recorded = read_json(folder / "environment.json")["data_fingerprint"]
     if recorded != dataset.fingerprint:
         raise GenrecError(

@@ -120,6 +120,8 @@ class Dataset:
         relations = dict(self.loaded.relations)
         for column, separator in self.item_relations.items():
             values = self._item_column(column)
+            if f"has_{column}" in relations:
+                raise GenrecError(f"data.item_relations.{column}: {self.name} has this relation already. Leave it out.")
             relations[f"has_{column}"] = relation_of_column(values, source=ITEM, target=column, separator=separator)
         weights = None if self.edge_weight is None else self._log_column(self.edge_weight)[self.split.train_rows]
         if weights is not None and not (weights > 0).all():

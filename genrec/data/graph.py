@@ -64,7 +64,7 @@ class PairPlan:
         self.chances: np.ndarray | None = None
         if sampling == "popularity":
             weights = np.bincount(self.items, minlength=observed.num_items) ** 0.75
-            self.chances = np.cumsum(weights) / weights.sum()
+            self.chances = np.cumsum(weights) / np.cumsum(weights)[-1]  # ends at 1 exactly
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch_size)

@@ -13,9 +13,17 @@ def relation_of_column(values: pl.Series, *, source: str, target: str, separator
 
     ``separator`` splits cells that hold several values ("Drama|Comedy"). Empty cells have no edge.
     """
+    if values.dtype == pl.List:
+        lists = values.cast(pl.List(pl.String))
+        return _relation(lists, source, target)
     cells = values.cast(pl.String)
     lists = cells.str.split(separator) if separator else cells.map_elements(lambda cell: [cell], pl.List(pl.String))
-    rows = pl.DataFrame({"row": np.arange(len(values)), "value": lists}).explode("value")
+    return _relation(lists, source, target)
+
+
+def _relation(lists: pl.Series, source: str, target: str) -> Relation:
+    """One edge for every distinct value of every list."""
+    rows = pl.DataFrame({"row": np.arange(len(lists)), "value": lists}).explode("value")
     rows = (
         rows.with_columns(pl.col("value").str.strip_chars())
         .filter(pl.col("value").fill_null("") != "")

@@ -114,7 +114,8 @@ class GAT(UserItemModel):
             index, weights = index[:, order], weights[order]
             self.orders[key] = order
             features = np.log1p(weights)[:, None]
-            features = (features - features.mean()) / max(float(features.std()), 1e-6)
+            if len(features):
+                features = (features - features.mean()) / max(float(features.std()), 1e-6)
             self.register_buffer(f"index_{place}", torch.from_numpy(index), persistent=False)
             self.register_buffer(f"features_{place}", torch.from_numpy(features).float(), persistent=False)
             for name, ends, kind, power in (
@@ -125,7 +126,9 @@ class GAT(UserItemModel):
                 scale = torch.from_numpy(degrees[:, None] ** power).float()
                 self.register_buffer(f"{name}_{place}", scale, persistent=False)
         others = {kind: count for kind, count in graph.num_nodes.items() if kind not in (USER, ITEM)}
-        self.others = nn.ModuleDict({kind: nn.Embedding(count, embedding_dim) for kind, count in others.items()})
+        self.others = nn.ModuleDict(
+            {f"of_{kind}": nn.Embedding(count, embedding_dim) for kind, count in others.items()}
+        )
         for table in self.others.values():
             nn.init.normal_(table.weight, std=init_std)  # pyright: ignore[reportArgumentType]
         self.layers = nn.ModuleList(
@@ -159,8 +162,8 @@ class GAT(UserItemModel):
         """All edges by type."""
         parts = [field.name for field in fields(Edges)]
         for place, key in enumerate(self.edge_types):
-            index = getattr(self, f"index_{place}")
-            if key not in self._edges or self._edges[key].index is not index:  # moved to another device
+            features = getattr(self, f"features_{place}")
+            if key not in self._edges or self._edges[key].features is not features:  # moved or of another type
                 self._edges[key] = Edges(**{name: getattr(self, f"{name}_{place}") for name in parts})
         return self._edges
 
@@ -170,7 +173,8 @@ class GAT(UserItemModel):
         if self.text is not None:
             items = items + self.text(self.features)
         others: dict[str, Any] = dict(self.others.items())
-        return {USER: users, ITEM: items, **{kind: table.weight for kind, table in others.items()}}
+        tables = {name.removeprefix("of_"): table.weight for name, table in others.items()}
+        return {USER: users, ITEM: items, **tables}
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         final = self.run(self.tables(), self.edges())

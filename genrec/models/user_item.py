@@ -47,7 +47,7 @@ class Messages:
 class UserItemModel(nn.Module):
     """Scores are products of final vectors, which a subclass makes in ``vectors``.
 
-    A user who is not in the data is the mean of the final vectors of the items in the history. ``l2`` adds
+    A user without training edges is the mean of the final vectors of the items in the history. ``l2`` adds
     l2 / 2 (|e_u|^2 + |e_i|^2 + mean |e_j|^2) of the embeddings that a pair starts from, as in the papers.
     """
 
@@ -55,6 +55,7 @@ class UserItemModel(nn.Module):
     task = Task.RETRIEVAL
     training_mode = "pairs"
     masks_seen = True  # its vectors place a user next to the items that trained them
+    suggested_batch_size = 1024  # edges; a step passes messages through the whole graph, however few it trains on
 
     def __init__(
         self,
@@ -78,7 +79,9 @@ class UserItemModel(nn.Module):
         self.counts: Tensor  # (N,) training frequencies
         counts = np.bincount(spec.train.values, minlength=spec.num_items)
         self.register_buffer("counts", torch.from_numpy(counts).float(), persistent=False)
-        self._kept: tuple[tuple[int, ...], tuple[Tensor, Tensor]] | None = None
+        self.trained: Tensor  # (U,) users with a training edge
+        self.register_buffer("trained", torch.from_numpy(spec.train.lengths > 0), persistent=False)
+        self._kept: tuple[tuple[Any, ...], tuple[Tensor, Tensor]] | None = None
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         """The final vectors of all users (U, D) and of all items (N, D)."""
@@ -96,7 +99,7 @@ class UserItemModel(nn.Module):
         return Losses(total, len(batch.users), parts)
 
     def _loss_of_pairs(self, batch: PairBatch) -> Tensor:
-        return self._loss_of(batch, *self.vectors())
+        return self._loss_of(batch, *(self.vectors() if self.training else self._final_vectors()))
 
     def _loss_of(self, batch: PairBatch, users: Tensor, items: Tensor) -> Tensor:
         """The pair loss by the final vectors of all users (U, D) and items (N, D)."""
@@ -122,7 +125,7 @@ class UserItemModel(nn.Module):
         if batch.negatives.shape[1]:
             unmet = torch.bincount(batch.negatives.flatten() + self.num_users, minlength=len(nodes))
             times += unmet / batch.negatives.shape[1]
-        return 0.5 * (nodes.square().sum(dim=1) @ times) / len(batch.users)
+        return 0.5 * (nodes.square().sum(dim=1) * times).sum() / len(batch.users)
 
     def _as_pairs(self, batch: SequenceBatch) -> PairBatch:
         """Scored targets beside items drawn uniformly from all that are no target: how validation asks for the loss."""
@@ -137,8 +140,9 @@ class UserItemModel(nn.Module):
         """The k best items by the product of final vectors."""
         with evaluating(self), torch.autocast(batch.items.device.type, enabled=False):
             users, items = self._final_vectors()
-            chosen = users[batch.users.clamp(min=0)]
-            unknown = batch.users == IGNORE
+            known = batch.users.clamp(min=0)
+            chosen = users[known]
+            unknown = (batch.users == IGNORE) | ~self.trained[known]
             if bool(unknown.any()):
                 chosen = torch.where(unknown[:, None], self._of_history(batch, items), chosen)
             return rank_rows(
@@ -160,7 +164,8 @@ class UserItemModel(nn.Module):
 
         Told by a sum over their bits: fused optimizers do not count up the version of a tensor.
         """
-        state = tuple(int(p.detach().view(torch.int32).sum()) for p in self.parameters())
+        bits = [(p.device, int(p.detach().reshape(-1).view(torch.int32).sum())) for p in self.parameters()]
+        state = tuple(bits)
         if self._kept is None or self._kept[0] != state:
             self._kept = (state, self.vectors())
         return self._kept[1]

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from genrec.nn.propagation import multiply
 
-_AT_ONCE = 1 << 18  # numbers of a chunk of edges, so that it stays in cache
+_AT_ONCE = 1 << 17  # numbers of a chunk of edges, so that it stays in cache
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,13 @@ class _EdgeAttention(torch.autograd.Function):
             sums = _sums(values, queries, features, of_features, index, part)
             torch.mm(functional.leaky_relu_(sums, slope), blocks, out=logits[part])
         peaks = torch.segment_reduce(logits, "max", offsets=segments, axis=0, initial=-torch.inf)
-        weights = logits.sub_(peaks[index[1]]).exp_()
-        weights /= torch.segment_reduce(weights, "sum", offsets=segments, axis=0)[index[1]]
+        weights = logits.sub_(peaks.index_select(0, index[1])).exp_()
+        weights /= torch.segment_reduce(weights, "sum", offsets=segments, axis=0).index_select(0, index[1])
         kept = weights if mask is None else weights * mask
         out = torch.empty_like(queries)
+        sources, by_head = index[0].int(), kept.T.contiguous()
         for head, columns in enumerate(_columns(attention)):
-            out[:, columns] = multiply(
-                incidence.of_targets, index[0].int(), kept[:, head].contiguous(), values[:, columns]
-            )
+            out[:, columns] = multiply(incidence.of_targets, sources, by_head[head], values[:, columns])
         ctx.save_for_backward(values, queries, features, of_features, attention, mask, weights)
         ctx.incidence, ctx.slope = incidence, slope
         ctx.mark_non_differentiable(kept)
@@ -109,9 +108,9 @@ class _EdgeAttention(torch.autograd.Function):
         kept = weights if mask is None else weights * mask
         of_values = torch.empty_like(values)
         order = incidence.by_source.long()
-        targets = index[1][order].int()
+        targets, by_head = index[1].index_select(0, order).int(), kept.index_select(0, order).T.contiguous()
         for head, columns in enumerate(_columns(attention)):
-            of_values[:, columns] = multiply(incidence.of_sources, targets, kept[:, head][order], received[:, columns])
+            of_values[:, columns] = multiply(incidence.of_sources, targets, by_head[head], received[:, columns])
         blocks = _blocks(torch.ones_like(attention))
         of_weights = torch.empty_like(weights)
         for part in _parts(index, width):
@@ -121,7 +120,7 @@ class _EdgeAttention(torch.autograd.Function):
             of_weights *= mask
         of_weights *= weights
         mean = torch.segment_reduce(of_weights, "sum", offsets=incidence.of_targets.long(), axis=0)
-        of_logits = of_weights.sub_(weights * mean[index[1]])
+        of_logits = of_weights.sub_(mean.index_select(0, index[1]).mul_(weights))
         blocks = _blocks(attention)
         of_sums, of_blocks = values.new_empty(index.shape[1], width), torch.zeros_like(blocks)
         for part in _parts(index, width):

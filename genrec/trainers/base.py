@@ -47,12 +47,15 @@ logger = logging.getLogger("genrec.trainers")
 _SELDOM_READ = re.compile(rf"/(hit|mrr|precision|map|{'|'.join(BEYOND_ACCURACY)})@|/level_")
 
 
+_BATCH_SIZE = 256
+
+
 @dataclass(kw_only=True)
 class BaseTrainer:
     """Trains on everything a view offers for training and tests the last weights; the policies derive from it.
 
-    ``batch_size`` counts training targets (items, for tokenizers); ``max_steps`` ends training within an epoch if it is
-    reached first. ``monitor`` names the metric that is returned to sweepers.
+    ``batch_size`` counts training targets (items, for tokenizers; None: 256, or what the model suggests); ``max_steps``
+    ends training within an epoch if it is reached first. ``monitor`` names the metric that is returned to sweepers.
     ``filter_seen`` masks a user's known items at evaluation (None: as the model is meant to be used);
     ``max_eval_users`` validates on a fixed sample of users while training (None: on all); the test is always on all.
     ``log_every_steps`` is the distance of logged steps. ``gradient_clip_value`` bounds each entry of the gradient,
@@ -66,7 +69,7 @@ class BaseTrainer:
 
     max_epochs: Count = 20
     max_steps: Count | None = None
-    batch_size: Count = 256
+    batch_size: Count | None = None
     eval_batch_size: Count = 256
     monitor: str = "train/loss"
     k_values: Annotated[list[Count], MinLen(1)] = field(default_factory=lambda: [5, 10, 20])
@@ -120,7 +123,9 @@ class BaseTrainer:
 
     def train_plan(self, view: Any, model: nn.Module) -> Plan:
         """The batches of ``current_epoch``."""
-        return view.train_plan(model, batch_size=self.batch_size, seed=self.context.seed, epoch=self.current_epoch)
+        return view.train_plan(
+            model, batch_size=self.batch_size_for(model), seed=self.context.seed, epoch=self.current_epoch
+        )
 
     def train_step(self, model: nn.Module, batch: Any) -> Losses:
         """The loss of one batch; override it for a loss of your own."""
@@ -155,6 +160,10 @@ class BaseTrainer:
             progress=progress,
             loss=self.validate_step,
         )
+
+    def batch_size_for(self, model: Any) -> int:
+        """Training targets of a batch."""
+        return self.batch_size or getattr(model, "suggested_batch_size", _BATCH_SIZE)
 
     def masks_seen(self, model: Any) -> bool:
         """Whether items of a user's history are left out of the ranking."""
@@ -390,7 +399,7 @@ class BaseTrainer:
         self.schedule = self._schedule_of_run()
         self.check_schedule(self.schedule)
         if state is None:
-            plan = view.train_plan(model, batch_size=self.batch_size, seed=self.context.seed, epoch=1)
+            plan = view.train_plan(model, batch_size=self.batch_size_for(model), seed=self.context.seed, epoch=1)
             self.steps_per_epoch = optimizer_steps(len(plan), self.accumulate_grad_batches)
         else:
             self.steps_per_epoch = state["steps_per_epoch"]

@@ -61,7 +61,7 @@ class OnlineTrainer(BaseTrainer):
         rows = part.training_rows(model).scoring_from(part.train.offsets[:-1] + known)
         # Every pass of every slice is shuffled anew.
         epochs = [self.current_epoch + 1000 * n for n in range(self.first_passes if self.current_epoch == 1 else 1)]
-        options = {"batch_size": self.batch_size, "seed": self.context.seed}
+        options = {"batch_size": self.batch_size_for(model), "seed": self.context.seed}
         return PlansInTurn([SequencePlan(part.train, rows, epoch=epoch, **options) for epoch in epochs])
 
     def evaluate_epoch(self, model: nn.Module, view: SequencesView) -> dict[str, float]:

@@ -124,7 +124,7 @@ class RQVAETrainer(AdvancedTrainer):
     def create_dataloaders(self, model: nn.Module, data: Any) -> tuple[Plan, Any, Any]:
         """The batches of the first epoch, of validation and of test."""
         view = view_of(data, model)
-        plan = view.train_plan(model, batch_size=self.batch_size, seed=self.context.seed, epoch=1)
+        plan = view.train_plan(model, batch_size=self.batch_size_for(model), seed=self.context.seed, epoch=1)
         return plan, *(view.eval_batches(part, batch_size=self.eval_batch_size) for part in (VAL, TEST))
 
     def test(self, model: nn.Module, data: Any, context: RunContext | None = None) -> dict[str, float]:

@@ -138,7 +138,7 @@ class TIGERTrainer(AdvancedTrainer):
     def create_dataloaders(self, model: Any, data: Any) -> tuple[Plan, Any, Any]:
         """The batches of the first epoch, of validation and of test; held out per user, in time order."""
         view = view_of(data, model)
-        plan = view.train_plan(model, batch_size=self.batch_size, seed=self.context.seed, epoch=1)
+        plan = view.train_plan(model, batch_size=self.batch_size_for(model), seed=self.context.seed, epoch=1)
         options: dict[str, Any] = {
             "batch_size": self.eval_batch_size,
             "max_history": model.max_history,

@@ -85,7 +85,7 @@ def test_views():
 
 
 def test_a_view_without_its_columns_is_refused():
-    with pytest.raises(GenrecError, match=r"'pointwise'.*user_id, item_id.*sequences, tokens, matrix, items"):
+    with pytest.raises(GenrecError, match=r"'pointwise'.*user_id, item_id.*sequences, tokens, graph, matrix, items"):
         Dataset(Memory(), LeaveOneOut()).view("pointwise")
 
 

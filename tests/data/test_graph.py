@@ -105,6 +105,29 @@ def test_relations_of_a_column_are_trimmed_distinct_and_in_alphabetical_order() 
     assert whole.names == ["x,y"] and len(whole) == 2
 
 
+def test_lists_of_values_are_values() -> None:
+    found = relation_of_column(pl.Series([["b", "a"], [], None, ["a"]]), source=ITEM, target="tag")
+    assert found.names == ["a", "b"] and found.sources.tolist() == [0, 0, 3]
+
+
+def relation(target: str, names: list[str], ends: list[int]) -> Relation:
+    return Relation(ITEM, target, np.arange(len(ends)), np.array(ends), np.ones(len(ends)), names)
+
+
+@pytest.mark.parametrize(
+    ("relations", "message"),
+    [
+        ({"has_user": relation("user", ["ann"], [0])}, "users are those of the data"),
+        ({"a": relation("tag", ["x"], [0]), "b": relation("tag", ["y"], [0])}, "Two relations name the nodes"),
+        ({"a": relation("tag", ["x"], [0, 1])}, "an edge outside of the 1 nodes of tag"),
+        ({"a": relation("a.b", ["x"], [0])}, "no dot"),
+    ],
+)
+def test_relations_that_would_mix_nodes_up_are_refused(relations: dict[str, Relation], message: str) -> None:
+    with pytest.raises(GenrecError, match=message):
+        TypedGraph(Ragged.from_rows([[0, 1]]), 3, None, relations)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

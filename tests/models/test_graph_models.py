@@ -82,6 +82,25 @@ def test_a_user_who_is_not_in_the_data_is_the_mean_of_the_items(kind: Any) -> No
 
 
 @pytest.mark.parametrize("kind", MODELS)
+def test_a_user_without_training_edges_is_the_mean_of_the_items_too(kind: Any) -> None:
+    """Otherwise a split by time would score new users by the random vectors that training began with."""
+    train = Ragged.from_rows([*ROWS, []])
+    torch.manual_seed(0)
+    new = DataSpec(num_users=6, num_items=NUM_ITEMS, train=train, graph=TypedGraph(train, NUM_ITEMS))
+    model = kind(new, embedding_dim=8).eval()
+    batch = HistoryBatch(torch.tensor([5]), torch.tensor([[2, 6]]), torch.tensor([2]))
+    _, items = model.vectors()
+    found = model.recommend(batch, NUM_ITEMS)
+    torch.testing.assert_close(found.scores[0], (items @ items[[2, 6]].mean(0)).sort(descending=True).values)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_double_precision_recommends(kind: Any) -> None:
+    model = build(kind).double().eval()
+    assert model.recommend(history([0, 1]), 3).scores.dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", MODELS)
 def test_final_vectors_follow_a_fused_step(kind: Any) -> None:
     """A fused optimizer does not count up a tensor's version: vectors kept by it would be those before training."""
     model = build(kind)
@@ -291,7 +310,7 @@ def test_relations_reach_users_and_items() -> None:
     model = randomised(build(GAT, num_layers=1))
     before = model.vectors()
     with torch.no_grad():
-        model.others["tag"].weight[0] += 1.0
+        model.others["of_tag"].weight[0] += 1.0
     users, items = model.vectors()
     changed = (items - before[1]).abs().sum(1) > 0
     assert changed.tolist() == [True, True, False, False, False, False, False] and torch.equal(users, before[0])
