@@ -49,7 +49,7 @@ def explanation_table(explanation: Explanation, names: Names) -> Table:
         table.add_row(
             plain(f"{_verb(evidence)} {names(evidence.kind, evidence.node)}"),
             f"{explanation.share(evidence):.0%}",
-            plain(ties(evidence.links, names)),
+            plain(ties(evidence.links, names, of=evidence.kind)),
         )
     return table
 
@@ -60,11 +60,11 @@ def _verb(evidence: Evidence) -> str:
     return {"friend_of": "your friend"}.get(evidence.relation, f"{evidence.relation.replace('_', ' ')}:")
 
 
-def ties(links: Sequence[Link], names: Names) -> str:
-    """The strongest nodes of each further type by name, and of users how many."""
+def ties(links: Sequence[Link], names: Names, *, of: str) -> str:
+    """The strongest nodes of each further type by name, and of users how many; ``of`` is the neighbour's own type."""
     found = []
     if any(link.kind == ITEM for link in links):
-        found.append("chose it too")
+        found.append("chose it too" if of == USER else "directly")
     kinds = dict.fromkeys(link.kind for link in links if link.kind not in (USER, ITEM))
     for kind in kinds:
         shared = [names(kind, link.node) for link in links if link.kind == kind]

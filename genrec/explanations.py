@@ -95,6 +95,11 @@ class Explainer:
 
     def explain(self, user: int, item: int, *, max_evidence: int = 5) -> Explanation:
         """The score of ``item`` for ``user`` taken apart, with the ``max_evidence`` neighbours that add most."""
+        if self.model.graph.train.lengths[user] == 0:
+            raise GenrecError(
+                "This user has no training interactions, so no messages reached it: it was recommended what is near the "
+                "items of its history. Ask about a user who was trained on."
+            )
         with evaluating(self.model), torch.no_grad():
             own, messages = self.model.messages_to(user)
             direction = self.items[item]

@@ -281,12 +281,15 @@ def load_run(folder: Path, checkpoint: str = "best") -> LoadedRun:
         alone = config.copy()
         alone.baselines = {}
         spec = prepare(alone, context).spec
-    recorded = read_json(folder / "environment.json")["data_fingerprint"]
-    if recorded != dataset.fingerprint:
-        raise GenrecError(
-            f"The data has changed since {folder} was trained (fingerprint {dataset.fingerprint}, then {recorded}). "
-            "Restore the data or train again."
-        )
+    recorded = read_json(folder / "environment.json")
+    found = {"data": dataset.fingerprint, "graph": dataset.graph.fingerprint if _sees_graph(config) else None}
+    for name, value in found.items():
+        then = recorded.get(f"{name}_fingerprint")
+        if value is not None and then is not None and then != value:
+            raise GenrecError(
+                f"The {name} has changed since {folder} was trained (fingerprint {value}, then {then}). "
+                "Restore the data or train again."
+            )
     model = instantiate(config.model, _partial_=True, _convert_="all")(spec)
     weights = folder / "checkpoints" / f"{checkpoint}_model.pt"
     if any(True for _ in model.parameters()):
@@ -322,6 +325,7 @@ def describe_environment(config: DictConfig, prepared: Prepared, hardware: Any) 
         "seed": config.seed,
         "config_key": config_key(config),
         "data_fingerprint": prepared.dataset.fingerprint,
+        "graph_fingerprint": prepared.dataset.graph.fingerprint if _sees_graph(config) else None,
         "semantic_ids_fingerprint": prepared.tokenized.semantic_ids.fingerprint if prepared.tokenized else None,
     }
 
@@ -330,6 +334,12 @@ def _view(prepared: Prepared, model: Any) -> Any:
     if model.view == "items":
         return prepared.dataset.view("items", vectors=prepared.spec.item_vectors)
     return prepared.dataset.view(model.view)
+
+
+def _sees_graph(config: DictConfig) -> bool:
+    from hydra.utils import get_class
+
+    return get_class(config.model._target_).view == "graph"
 
 
 def _needs_vectors(node: Any) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from genrec.data.ragged import Ragged
+    from genrec.explanations import Explainer
     from genrec.pipeline import LoadedRun
 
 log = logging.getLogger("genrec.recommend")
@@ -281,6 +282,7 @@ def answer(request: Request, console: Console | None = None) -> None:
     console = console or Console()
     folder = latest_run(request.runs_dir) if request.run == "latest" else Path(request.run)
     recommender = Recommender.load(folder, checkpoint=request.checkpoint, filter_seen=request.filter_seen)
+    explainer = _explainer(recommender) if request.explain else None
     if request.users is not None:
         frame = _for_many(recommender, request, console)
     elif request.user is not None:
@@ -292,8 +294,8 @@ def answer(request: Request, console: Console | None = None) -> None:
         _print_history(recommender.named(request.history), "History", console)
     if request.users is None:
         _print(frame, f"Recommended by {folder}", console)
-    if request.explain:
-        _explain(recommender, request, frame, console)
+    if explainer is not None:
+        _explain(explainer, recommender, request, frame, console)
     if request.output is not None:
         with atomic_path(request.output) as temporary:
             getattr(frame, WRITERS[request.output.suffix])(temporary)
@@ -303,13 +305,19 @@ def answer(request: Request, console: Console | None = None) -> None:
             _print(rows, f"Recommended to user {user}", console)
 
 
-def _explain(recommender: Recommender, request: Request, frame: pl.DataFrame, console: Console) -> None:
-    """Why each item of the list, and the picture of the first."""
-    from genrec.explanation_view import Names, draw, explanation_table
+def _explainer(recommender: Recommender) -> Explainer:
     from genrec.explanations import Explainer
 
+    return Explainer(recommender.model)
+
+
+def _explain(
+    explainer: Explainer, recommender: Recommender, request: Request, frame: pl.DataFrame, console: Console
+) -> None:
+    """Why each item of the list, and the picture of the first."""
+    from genrec.explanation_view import Names, draw, explanation_table
+
     dataset = recommender.dataset
-    explainer = Explainer(recommender.model)
     names = Names(dataset, explainer.model.graph)
     assert request.user is not None
     user = dataset.user_index(request.user)

@@ -49,10 +49,11 @@ def test_the_table_names_neighbours_shares_and_ties(names: Names) -> None:
 
 def test_long_lists_of_ties_are_counted(names: Names) -> None:
     tags = [Link("tag", node, 0.1) for node in (0, 1, 2, 0, 1)]
-    assert ties([*tags, Link(USER, 0, 0.1), Link(USER, 1, 0.1)], names) == (
+    assert ties([*tags, Link(USER, 0, 0.1), Link(USER, 1, 0.1)], names, of=ITEM) == (
         "tag rock, r&b <live>, jazz and 2 more; 2 users of both"
     )
-    assert ties([], names) == ""
+    assert ties([], names, of=ITEM) == ""
+    assert ties([Link(ITEM, 0, 0.1)], names, of=ITEM) == "directly"
 
 
 def test_the_picture_is_sound_svg_with_every_name_and_wider_lines_for_more(names: Names) -> None:

@@ -129,3 +129,10 @@ def test_removing_the_named_edges_lowers_the_score_more_than_removing_random_one
 def test_a_model_without_messages_is_refused() -> None:
     with pytest.raises(GenrecError, match=r"BPRMF passes no messages.*model=gat or model=lightgcn"):
         Explainer(build(BPRMF))
+
+
+def test_a_user_who_was_not_trained_on_has_no_reasons_to_name() -> None:
+    train = Ragged.from_rows([*ROWS, []])
+    model = LightGCN(DataSpec(6, NUM_ITEMS, train=train), embedding_dim=8)
+    with pytest.raises(GenrecError, match="no training interactions"):
+        Explainer(model).explain(5, 0)

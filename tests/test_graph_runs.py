@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from rich.console import Console
 from genrec.artifacts import read_json
 from genrec.config import compose_config
 from genrec.contracts import GenrecError
+from genrec.data.interactions import SourceData
+from genrec.data.sources.synthetic_music import SyntheticMusicSource
 from genrec.pipeline import Outcome, execute, load_run
 from genrec.recommend import Recommender, answer, parse
 
@@ -60,6 +63,18 @@ def test_explanations_from_the_command_line(gat: Outcome, tmp_path: Path) -> Non
     text = console.export_text()
     assert text.count("Why ") == 2 and "you chose" in text and "tied to it by" in text
     assert picture.read_text().startswith("<svg") and f"user {user}" in picture.read_text()
+
+
+def test_a_changed_relation_is_refused(gat: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = SyntheticMusicSource.load
+
+    def load(self: SyntheticMusicSource) -> SourceData:
+        data = original(self)
+        return replace(data, relations={name: data.relations[name] for name in ("has_genre", "performed_by")})
+
+    monkeypatch.setattr(SyntheticMusicSource, "load", load)
+    with pytest.raises(GenrecError, match="The graph has changed since"):
+        load_run(gat.folder)
 
 
 @pytest.mark.parametrize(
