@@ -97,8 +97,8 @@ class Explainer:
         """The score of ``item`` for ``user`` taken apart, with the ``max_evidence`` neighbours that add most."""
         if self.model.graph.train.lengths[user] == 0:
             raise GenrecError(
-                "This user has no training interactions, so no messages reached it: it was recommended what is near the "
-                "items of its history. Ask about a user who was trained on."
+                "This user has no training interactions, so no messages came in: what was recommended lies near the "
+                "items of the history. Ask about a user who was trained on."
             )
         with evaluating(self.model), torch.no_grad():
             own, messages = self.model.messages_to(user)
