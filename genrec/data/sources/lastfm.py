@@ -114,7 +114,7 @@ class LastFMSource:
         )
 
     def _tags(self) -> pl.DataFrame | None:
-        """How many listeners (``len``) gave each artist each ``tag``, the most frequent first; ties by the alphabet."""
+        """How many listeners (``len``) gave each artist each ``tag``, the most frequent first, then by the alphabet."""
         uses = find_file(self.folder, "user_tagged_artists.tsv") or find_file(self.folder, "user_taggedartists.dat")
         names = find_file(self.folder, "tags.csv")
         encoding = "utf-8"
@@ -125,7 +125,8 @@ class LastFMSource:
         named = _positional(uses, [USER_ID, ITEM_ID, "tag_id"]).join(
             _positional(names, ["tag_id", "tag"], encoding=encoding), on="tag_id"
         )
-        return named.group_by(ITEM_ID, "tag").len().sort(["len", "tag"], descending=[True, False])
+        counted = named.group_by(ITEM_ID, "tag").len()  # in any order
+        return counted.sort(["len", "tag", ITEM_ID], descending=[True, False, False])
 
 
 def _known(raw: pl.Series, ids: np.ndarray) -> np.ndarray:

@@ -32,6 +32,37 @@ def test_both_editions_give_the_same(tmp_path, files):
     assert dataset.log.extras["play_count"].tolist() == [9, 8, 7]
 
 
+@pytest.mark.parametrize("files", [PREPARED, ORIGINAL], ids=["prepared", "original"])
+def test_tags_and_friends_are_relations(tmp_path, files):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "user_friends.tsv").write_text("user_id\tfriend_id\n2\t3\n3\t2\n2\t99\n")
+    relations = LastFMSource(path=str(tmp_path), k_core=1, min_tag_count=1).load().relations
+    tags, friends = relations["has_tag"], relations["friend_of"]
+    named = [(item, tags.names[tag]) for item, tag in zip(tags.sources, tags.targets, strict=True)]
+    assert dict(zip(named, tags.weights, strict=True)) == {(0, "80s"): 2.0, (0, "pop"): 1.0, (1, "ice"): 1.0}
+    assert list(zip(friends.sources, friends.targets, strict=True)) == [(0, 1), (1, 0)]
+    frequent = LastFMSource(path=str(tmp_path), k_core=1, min_tag_count=2).load().relations["has_tag"]
+    assert frequent.names == ["80s"] and len(frequent) == 1
+
+
+def test_equally_frequent_tags_come_in_one_order_every_time(tmp_path):
+    """A graph whose edges change places would train to other bits, and look like other data."""
+    pairs = [(user, 50 + artist) for user in range(40) for artist in range(30)]
+    plays = ["user_id\tartist_id\tplay_count", *(f"{user}\t{artist}\t1" for user, artist in pairs)]
+    uses = ["user_id\tartist_id\ttag_id\tdate", *(f"{u}\t{a}\t{1 + (u + a) % 5}\td" for u, a in pairs)]
+    files = {
+        "user_artists.tsv": plays,
+        "artists.csv": ["artist_id,name", *(f"{50 + n},Band {n}" for n in range(30))],
+        "tags.csv": ["tag_id,tag", *(f"{n},tag {n}" for n in range(1, 6))],
+        "user_tagged_artists.tsv": uses,
+    }
+    for name, lines in files.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    prints = {Dataset(LastFMSource(path=str(tmp_path)), RatioPerUser()).graph.fingerprint for _ in range(6)}
+    assert len(prints) == 1
+
+
 def test_missing_times_are_reported_and_not_invented(tmp_path):
     for name, text in PREPARED.items():
         (tmp_path / name).write_text(text)
