@@ -91,7 +91,7 @@ class Explainer:
         self.model: Any = model
         with evaluating(self.model), torch.no_grad():
             self.users, self.items = model.vectors()
-            self.heeded = _by_target(model.link_weights())
+            self.heeded = _Heeded(model.link_weights())
 
     def explain(self, user: int, item: int, *, max_evidence: int = 5) -> Explanation:
         """The score of ``item`` for ``user`` taken apart, with the ``max_evidence`` neighbours that add most."""
@@ -120,7 +120,7 @@ class Explainer:
 
     def _links(self, evidence: Evidence, user: int, item: int) -> list[Link]:
         """Nodes that stand beside both ends, strongest first; the user is no reason for the user's own list."""
-        here, there = (self.heeded.get(end, {}) for end in ((evidence.kind, evidence.node), (ITEM, item)))
+        here, there = self.heeded.of(evidence.kind, evidence.node), self.heeded.of(ITEM, item)
         common = [
             Link(kind, node, here[kind, node] * there[kind, node])
             for kind, node in here.keys() & there.keys()
@@ -177,16 +177,24 @@ class Explainer:
             return float(scores[item] - scores.mean())
 
 
-def _by_target(
-    links: dict[EdgeType, tuple[np.ndarray, np.ndarray]],
-) -> dict[tuple[str, int], dict[tuple[str, int], float]]:
-    """For every node, its neighbours and how much it heeds them."""
-    found: dict[tuple[str, int], dict[tuple[str, int], float]] = {}
-    for (source, _, target), (index, weights) in links.items():
-        for here, there, weight in zip(*index.tolist(), weights.tolist(), strict=True):
-            heeded = found.setdefault((target, there), {})
-            heeded[source, here] = heeded.get((source, here), 0.0) + weight
-    return found
+class _Heeded:
+    """The neighbours of any node and how much it heeds each."""
+
+    def __init__(self, links: dict[EdgeType, tuple[np.ndarray, np.ndarray]]) -> None:
+        self.sorted = []
+        for (source, _, target), (index, weights) in links.items():
+            order = np.argsort(index[1], kind="stable")
+            self.sorted.append((source, target, index[0, order], index[1, order], weights[order]))
+
+    def of(self, kind: str, node: int) -> dict[tuple[str, int], float]:
+        found: dict[tuple[str, int], float] = {}
+        for source, target, sources, targets, weights in self.sorted:
+            if target != kind:
+                continue
+            begin, end = np.searchsorted(targets, [node, node + 1])
+            for here, weight in zip(sources[begin:end].tolist(), weights[begin:end].tolist(), strict=True):
+                found[source, here] = found.get((source, here), 0.0) + weight
+        return found
 
 
 def _edges_of(graph: TypedGraph, user: int) -> list[tuple[EdgeType, int, tuple[str, int]]]:
