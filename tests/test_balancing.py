@@ -1,0 +1,512 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, distributed
+from torch.nn import Parameter
+
+from genrec.balancing import (
+    Balancer,
+    DynamicWeightAverage,
+    Equal,
+    GradNorm,
+    MetaBalance,
+    PCGrad,
+    UncertaintyWeights,
+)
+from genrec.contracts import GenrecError
+
+ALL: list[type[Balancer]] = [Equal, UncertaintyWeights, GradNorm, MetaBalance, PCGrad, DynamicWeightAverage]
+KINDS = {"click": "classification", "rating": "regression", "like": "classification"}
+
+
+def zeros(size: int = 2) -> Parameter:
+    return Parameter(torch.zeros(size, dtype=torch.float64))
+
+
+def linear(value: float, weight: Tensor, gradient: Sequence[float]) -> Tensor:
+    """A loss with this value (while ``weight`` is 0) and this gradient."""
+    return value + (torch.tensor(gradient, dtype=torch.float64) * weight).sum()
+
+
+def started(balancer: Any, *names: str, **given: Any) -> Any:
+    balancer.start(names, kinds={name: KINDS[name] for name in names}, **given)
+    return balancer
+
+
+def grad(parameter: Parameter) -> list[float]:
+    assert parameter.grad is not None
+    return parameter.grad.tolist()
+
+
+def on_two_gradients(balancer: Balancer, first: list[float], second: list[float]) -> list[float]:
+    shared = zeros(len(first))
+    losses = {"click": linear(1.0, shared, first), "rating": linear(1.0, shared, second)}
+    balancer.backward(losses, [shared], [])
+    return grad(shared)
+
+
+# ---- every method ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_regularisation_is_not_lost(method: type[Balancer]) -> None:
+    """The gradients with and without it differ by its own gradient, in shared and in private parameters."""
+
+    def gradients(with_extra: bool) -> list[list[float]]:
+        shared, untouched, private = zeros(), zeros(), zeros()
+        balancer = started(method(), "click", "rating", last_shared=[shared])
+        click = linear(1.0, shared, [3.0, 4.0]) + linear(0.0, private, [1.0, 0.0])
+        losses = {"click": click, "rating": linear(2.0, shared, [-6.0, 0.5])}
+        extra = 10 * shared.sum() + 20 * private.sum() + 30 * untouched.sum() if with_extra else 0 * untouched.sum()
+        balancer.backward(losses, [shared, untouched], [private], extra=extra)
+        return [grad(shared), grad(untouched), grad(private)]
+
+    for plain, regularised, added in zip(gradients(False), gradients(True), (10, 30, 20), strict=True):
+        assert regularised == pytest.approx([value + added for value in plain])
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_private_parameters_get_their_own_weighted_loss(method: type[Balancer]) -> None:
+    shared, click, rating = zeros(), zeros(1), zeros(1)
+    balancer = started(method(), "click", "rating", last_shared=[shared])
+    losses = {
+        "click": linear(1.0, shared, [3.0, 4.0]) + linear(0.0, click, [5.0]),
+        "rating": linear(1.0, shared, [-3.0, 0.0]) + linear(0.0, rating, [7.0]),
+    }
+    balancer.backward(losses, [shared], [click, rating])
+    half = 0.5 if method is UncertaintyWeights else 1.0
+    assert (grad(click), grad(rating)) == ([5.0], [half * 7.0])
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_gradients_add_up_as_those_of_backward_do(method: type[Balancer]) -> None:
+    shared, private = zeros(), zeros()
+    balancer = started(method(), "click", last_shared=[shared])
+    for _ in range(2):
+        loss = linear(1.0, shared, [3.0, 4.0]) + linear(0.0, private, [1.0, 2.0])
+        total = balancer.backward({"click": loss}, [shared], [private])
+        assert not total.requires_grad
+        assert total.item() == pytest.approx(1.0)
+    assert (grad(shared), grad(private)) == (pytest.approx([6.0, 8.0]), pytest.approx([2.0, 4.0]))
+
+
+def test_clipping_one_gradient_in_place_leaves_the_others() -> None:
+    first, second = zeros(1), zeros(1)
+    started(Equal(), "click").backward({"click": (first + second).sum()}, [first, second], [])
+    assert first.grad is not None
+    first.grad.mul_(3.0)
+    assert (grad(first), grad(second)) == ([3.0], [1.0])
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_what_no_loss_reaches_and_what_is_frozen_get_no_gradient(method: type[Balancer]) -> None:
+    shared, unreached, frozen = zeros(), zeros(), zeros().requires_grad_(False)
+    balancer = started(method(), "click", "rating", last_shared=[shared])
+    losses = {"click": linear(1.0, shared, [1.0, 0.0]), "rating": torch.tensor(1.0, dtype=torch.float64)}
+    balancer.backward(losses, [shared, unreached, frozen], [])
+    assert (unreached.grad, frozen.grad) == (None, None)
+    assert grad(shared) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_restored_run_equals_an_uninterrupted_one(method: type[Balancer]) -> None:
+    def begin(weights: list[Parameter]) -> Balancer:
+        return started(method(), "click", "rating", "like", last_shared=weights[:1])
+
+    def train(balancer: Balancer, weights: list[Parameter], steps: range) -> None:
+        for step in steps:
+            noise = torch.Generator().manual_seed(step)
+            matrix = torch.randn(3, 4, generator=noise, dtype=torch.float64)
+            errors = (matrix @ weights[0] - weights[1]).square() * torch.tensor([1.0, 4.0, 0.3])
+            losses = dict(zip(KINDS, errors, strict=True))
+            for weight in weights:
+                weight.grad = None
+            balancer.backward(losses, weights[:1], weights[1:])
+            balancer.step()
+            balancer.on_epoch_end({name: loss.item() for name, loss in losses.items()})
+            with torch.no_grad():
+                for weight in weights:
+                    assert weight.grad is not None
+                    weight -= 0.05 * weight.grad
+
+    start = [torch.linspace(-1, 1, 4, dtype=torch.float64), torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)]
+    whole = [Parameter(value.clone()) for value in start]
+    uninterrupted = begin(whole)
+    train(uninterrupted, whole, range(4))
+    state, middle = uninterrupted.state_dict(), [Parameter(weight.detach().clone()) for weight in whole]
+    train(uninterrupted, whole, range(4, 9))
+    restored = begin(middle)
+    restored.load_state_dict(state)
+    train(restored, middle, range(4, 9))
+    assert all(torch.equal(a, b) for a, b in zip(whole, middle, strict=True))
+    assert restored.weights == uninterrupted.weights
+
+
+def test_equal_is_the_sum() -> None:
+    balancer = started(Equal(), "click", "rating")
+    assert on_two_gradients(balancer, [3.0, 4.0], [-6.0, 0.5]) == [-3.0, 4.5]
+    assert balancer.weights == {"click": 1.0, "rating": 1.0}
+
+
+# ---- uncertainty weights --------------------------------------------------------------------------------------------
+
+
+def test_one_formula_for_each_kind() -> None:
+    """At s = log 2: exp(-s) = 1/2, so 1/2 x 8 for the click, 1/4 x 8 for the rating, and s / 2 for each."""
+    shared = zeros()
+    balancer = started(UncertaintyWeights(), "click", "rating")
+    balancer.load_state_dict({**balancer.state_dict(), "log_variances": torch.full((2,), math.log(2.0))})
+    losses = {"click": linear(8.0, shared, [4.0, 0.0]), "rating": linear(8.0, shared, [0.0, 4.0])}
+    total = balancer.backward(losses, [shared], [])
+    assert total.item() == pytest.approx(4 + 2 + math.log(2.0))
+    assert grad(shared) == pytest.approx([2.0, 1.0])
+    assert balancer.weights == pytest.approx({"click": 0.5, "rating": 0.25})
+    assert grad(balancer._log_variances) == pytest.approx([-4 + 0.5, -2 + 0.5])
+
+
+def test_uwl_is_not_clamped_at_zero_so_an_easy_task_is_not_stuck() -> None:
+    """The optimum of a loss L is exp(s) = 2 L for a click and L for a rating, where the total is negative."""
+    shared, loss = zeros(), 0.01
+    balancer = started(UncertaintyWeights(lr=0.05), "click", "rating")
+    total = torch.tensor(0.0)
+    for _ in range(2000):
+        losses = {name: linear(loss, shared, [1.0, 0.0]) for name in ("click", "rating")}
+        total = balancer.backward(losses, [shared], [])
+        balancer.step()
+    expected = 0.5 + math.log(2 * loss) / 2 + 0.5 + math.log(loss) / 2
+    assert expected < -3
+    assert total.item() == pytest.approx(expected, abs=1e-3)
+    assert balancer.weights == pytest.approx({"click": 1 / (2 * loss), "rating": 0.5 / loss}, rel=0.01)
+
+
+def test_no_weight_decay_on_the_uncertainties() -> None:
+    """A step by a gradient of 0 leaves s = 1 where it is, which is the optimum of a click of loss e / 2."""
+    shared = zeros()
+    balancer = started(UncertaintyWeights(lr=0.1), "click")
+    balancer.load_state_dict({**balancer.state_dict(), "log_variances": torch.tensor([1.0])})
+    balancer._log_variances.grad = torch.zeros(1)
+    balancer.step()
+    assert balancer._log_variances.tolist() == [1.0]
+    balancer.backward({"click": linear(math.e / 2, shared, [1.0, 0.0])}, [shared], [])
+    assert grad(balancer._log_variances) == pytest.approx([0.0], abs=1e-6)
+
+
+def test_a_step_that_is_not_finite_is_left_out() -> None:
+    shared = zeros()
+    balancer = started(UncertaintyWeights(lr=0.1), "click")
+    balancer.backward({"click": linear(math.inf, shared, [1.0, 0.0])}, [shared], [])
+    balancer.step()
+    assert balancer._log_variances.tolist() == [0.0]
+    balancer.backward({"click": linear(2.0, shared, [1.0, 0.0])}, [shared], [])
+    balancer.step()
+    assert balancer._log_variances.tolist() == pytest.approx([0.1])
+
+
+# ---- GradNorm -------------------------------------------------------------------------------------------------------
+
+
+def gradnorm_step(
+    balancer: GradNorm, shared: Parameter, values: tuple[float, float], gradients: tuple[list[float], list[float]]
+) -> None:
+    shared.grad = None
+    losses = {name: linear(v, shared, g) for name, v, g in zip(("click", "rating"), values, gradients, strict=True)}
+    balancer.backward(losses, [shared], [])
+
+
+def test_a_task_that_learns_more_slowly_gains_weight_under_gradnorm() -> None:
+    """Like gradients of length 5 and 5; the click stays at 1 while the rating falls from 2 to 1: r = (4/3, 2/3).
+
+    The targets are 5 (4/3)^1 and 5 (2/3)^1, so the click's weight has the gradient -5 and the rating's +5.
+    """
+    shared = zeros()
+    balancer = started(GradNorm(alpha=1.0), "click", "rating", last_shared=[shared])
+    gradnorm_step(balancer, shared, (1.0, 2.0), ([3.0, 4.0], [5.0, 0.0]))
+    assert grad(balancer._own) == [0.0, 0.0]
+    balancer.step()
+    gradnorm_step(balancer, shared, (1.0, 1.0), ([3.0, 4.0], [5.0, 0.0]))
+    assert grad(balancer._own) == [-5.0, 5.0]
+    assert grad(shared) == [8.0, 4.0]
+    balancer.step()
+    assert balancer.weights["click"] > 1 > balancer.weights["rating"]
+
+
+def test_gradnorm_keeps_the_rate_of_each_task() -> None:
+    """The per-task r^alpha decides the sign: G = (4, 5), mean 4.5, r = (2/3, 4/3).
+
+    With the exponent 1 the targets are 3 and 6, so the longer gradient must grow; with 0 both are 4.5 and it shrinks.
+    """
+    for alpha, signs in ((1.0, [4.0, -5.0]), (0.0, [-4.0, 5.0])):
+        shared = zeros()
+        balancer = started(GradNorm(alpha=alpha), "click", "rating", last_shared=[shared])
+        balancer.load_state_dict({**balancer.state_dict(), "initial": torch.tensor([2.0, 1.0])})
+        gradnorm_step(balancer, shared, (1.0, 1.0), ([4.0, 0.0], [0.0, 5.0]))
+        assert grad(balancer._own) == signs
+
+
+def test_the_gradient_of_gradnorms_weights_equals_automatic_differentiation() -> None:
+    torch.manual_seed(0)
+    W, alpha = Parameter(torch.randn(4, 3)), 0.7
+    data, target = torch.randn(8, 3), torch.randn(8, 4)
+    balancer = started(GradNorm(alpha=alpha), "click", "rating", "like", last_shared=[W])
+    own, initial = torch.tensor([0.5, 1.5, 1.0]), torch.tensor([3.0, 1.0, 2.0])
+    balancer.load_state_dict({**balancer.state_dict(), "own": own, "initial": initial})
+
+    def losses() -> list[Tensor]:
+        error = data @ W.T - target
+        return [error.square().mean(), 3 * error.abs().mean(), error[:, :1].square().mean()]
+
+    balancer.backward(dict(zip(("click", "rating", "like"), losses(), strict=True)), [W], [])
+    w, values = own.clone().requires_grad_(), losses()
+    pieces = [torch.autograd.grad(w[i] * values[i], W, create_graph=True)[0] for i in range(3)]
+    norms = torch.stack([piece.norm() for piece in pieces])
+    progress = torch.stack(values).detach() / initial
+    targets = (norms.mean() * (progress / progress.mean()) ** alpha).detach()
+    [expected] = torch.autograd.grad((norms - targets).abs().sum(), w)
+    assert grad(balancer._own) == pytest.approx(expected.tolist())
+
+
+def test_gradnorm_measures_at_the_layer_it_is_told_and_no_embedding_table() -> None:
+    """At the table the click has the longer gradient, at the layer the rating: the rating must lose weight."""
+    table, layer = zeros(), zeros()
+    balancer = started(GradNorm(), "click", "rating", last_shared=[layer])
+    losses = {
+        "click": linear(1.0, table, [100.0, 0.0]) + linear(0.0, layer, [1.0, 0.0]),
+        "rating": linear(1.0, table, [1.0, 0.0]) + linear(0.0, layer, [0.0, 3.0]),
+    }
+    balancer.backward(losses, [table, layer], [])
+    assert grad(balancer._own) == [-1.0, 3.0]
+    with pytest.raises(GenrecError, match="last_shared"):
+        started(GradNorm(), "click", "rating")
+    with pytest.raises(GenrecError, match="among the shared"):
+        balancer.backward({name: table.sum() for name in ("click", "rating")}, [table], [layer])
+
+
+def test_gradnorms_layer_of_several_experts_counts_as_one() -> None:
+    """The click's gradients of lengths 3 and 4 are one of length 5, as the rating's is: nothing to move."""
+    first, second = zeros(), zeros()
+    balancer = started(GradNorm(), "click", "rating", last_shared=[first, second])
+    click = linear(1.0, first, [3.0, 0.0]) + linear(0.0, second, [0.0, 4.0])
+    balancer.backward({"click": click, "rating": linear(1.0, first, [0.0, 5.0])}, [first, second], [])
+    assert grad(balancer._own) == [0.0, 0.0]
+
+
+def test_weights_of_gradnorm_sum_to_the_number_of_tasks() -> None:
+    shared = zeros()
+    balancer = started(GradNorm(lr=0.4), "click", "rating", last_shared=[shared])
+    for step in range(30):
+        gradnorm_step(balancer, shared, (1.0, 0.9**step), ([1.0, 0.0], [0.0, 9.0]))
+        balancer.step()
+        assert sum(balancer.weights.values()) == pytest.approx(2.0)
+        assert min(balancer.weights.values()) > 0
+    assert balancer.weights["click"] > 1.5
+
+
+def test_gradnorms_initial_loss_by_option() -> None:
+    shared = zeros()
+    given = {"num_classes": {"click": 4}, "last_shared": [shared]}
+    balancer = started(GradNorm(initial_loss="log_classes"), "click", "rating", **given)
+    gradnorm_step(balancer, shared, (9.0, 5.0), ([1.0, 0.0], [1.0, 0.0]))
+    assert balancer._initial.tolist() == pytest.approx([math.log(4.0), 5.0])
+    with pytest.raises(GenrecError, match="num_classes"):
+        started(GradNorm(initial_loss="log_classes"), "click", last_shared=[shared])
+
+
+def test_a_first_batch_without_a_tasks_rows_does_not_spoil_gradnorm() -> None:
+    shared = zeros()
+    balancer = started(GradNorm(), "click", "rating", last_shared=[shared])
+    gradnorm_step(balancer, shared, (0.0, 5.0), ([0.0, 0.0], [1.0, 0.0]))
+    balancer.step()
+    gradnorm_step(balancer, shared, (3.0, 5.0), ([1.0, 0.0], [1.0, 0.0]))
+    assert balancer._initial.tolist() == [3.0, 5.0]
+    assert all(math.isfinite(weight) for weight in balancer.weights.values())
+
+
+# ---- MetaBalance ----------------------------------------------------------------------------------------------------
+
+LONG = ([3.0, 4.0], [0.0, 20.0])  # lengths 5 and 20: the ratio is 1/4
+SHORT = ([3.0, 4.0], [0.0, 2.0])  # lengths 5 and 2: the ratio is 5/2
+
+
+@pytest.mark.parametrize(
+    ("strategy", "long", "short"), [("A", 0.475, 1.0), ("B", 1.0, 2.05), ("C", 0.475, 2.05)], ids=["A", "B", "C"]
+)
+def test_strategies_of_metabalance(strategy: Any, long: float, short: float) -> None:
+    """With r = 0.7 the factor is 0.7 / 4 + 0.3 = 0.475 for the long and 0.7 x 5/2 + 0.3 = 2.05 for the short one."""
+    for gradients, factor in ((LONG, long), (SHORT, short)):
+        balancer = started(MetaBalance(strategy=strategy), "click", "rating")
+        found = on_two_gradients(balancer, *gradients)
+        assert found == pytest.approx([3.0, 4.0 + factor * gradients[1][1]])
+        assert balancer.weights == pytest.approx({"click": 1.0, "rating": factor})
+
+
+def test_the_moving_averages_of_metabalance() -> None:
+    """beta = 1/2: the target's average goes 5/2, 25/4 and the other's 10, 6; so C takes 1/4 and then 25/24."""
+    balancer = started(MetaBalance(beta=0.5, relax_factor=1.0), "click", "rating")
+    assert on_two_gradients(balancer, *LONG) == pytest.approx([3.0, 4.0 + 20 / 4])
+    assert on_two_gradients(balancer, [0.0, 10.0], [2.0, 0.0]) == pytest.approx([2 * 25 / 24, 10.0])
+
+
+def test_metabalance_treats_each_shared_parameter_apart() -> None:
+    first, second = zeros(), zeros()
+    balancer = started(MetaBalance(relax_factor=1.0), "click", "rating")
+    losses = {
+        "click": linear(1.0, first, [1.0, 0.0]) + linear(0.0, second, [1.0, 0.0]),
+        "rating": linear(1.0, first, [0.0, 4.0]) + linear(0.0, second, [0.0, 0.5]),
+    }
+    balancer.backward(losses, [first, second], [])
+    assert (grad(first), grad(second)) == (pytest.approx([1.0, 1.0]), pytest.approx([1.0, 1.0]))
+
+
+def test_where_the_target_has_no_gradient_metabalance_leaves_the_others() -> None:
+    assert on_two_gradients(started(MetaBalance(), "click", "rating"), [0.0, 0.0], [3.0, 4.0]) == [3.0, 4.0]
+    assert on_two_gradients(started(MetaBalance(), "click", "rating"), [3.0, 4.0], [0.0, 0.0]) == [3.0, 4.0]
+
+
+# ---- PCGrad ---------------------------------------------------------------------------------------------------------
+
+
+def test_two_conflicting_gradients_equal_the_closed_form() -> None:
+    """g1 = (1, 0), g2 = (-1, 1): g1.g2 = -1; g1' = g1 + g2 / 2 = (1/2, 1/2), g2' = g2 + g1 = (0, 1)."""
+    balancer = started(PCGrad(), "click", "rating")
+    assert on_two_gradients(balancer, [1.0, 0.0], [-1.0, 1.0]) == pytest.approx([0.5, 1.5])
+    assert balancer.weights == pytest.approx({"click": 2.0, "rating": 1.5})
+
+
+def test_gradients_that_do_not_conflict_are_left_alone() -> None:
+    assert on_two_gradients(started(PCGrad(), "click", "rating"), [1.0, 0.0], [0.0, 1.0]) == [1.0, 1.0]
+    assert on_two_gradients(started(PCGrad(), "click", "rating"), [1.0, 2.0], [3.0, 4.0]) == [4.0, 6.0]
+
+
+def test_pcgrad_takes_all_shared_parameters_for_one_vector() -> None:
+    """In the first parameter alone the tasks conflict, together they do not."""
+    first, second = zeros(1), zeros(1)
+    losses = {
+        "click": linear(1.0, first, [1.0]) + linear(0.0, second, [2.0]),
+        "rating": linear(1.0, first, [-1.0]) + linear(0.0, second, [2.0]),
+    }
+    started(PCGrad(), "click", "rating").backward(losses, [first, second], [])
+    assert (grad(first), grad(second)) == ([0.0], [4.0])
+
+
+def test_three_tasks_equal_algorithm_1_in_the_generators_order() -> None:
+    torch.manual_seed(1)
+    gradients = torch.randn(3, 2, dtype=torch.float64)
+    found = set()
+    for seed in range(8):
+        shared = zeros()
+        balancer = started(PCGrad(), "click", "rating", "like", generator=torch.Generator().manual_seed(seed))
+        losses = {n: linear(1.0, shared, g.tolist()) for n, g in zip(balancer.weights, gradients, strict=True)}
+        balancer.backward(losses, [shared], [])
+        order, expected = torch.Generator().manual_seed(seed), torch.zeros(2, dtype=torch.float64)
+        for i in range(3):
+            projected = gradients[i].clone()
+            for j in torch.randperm(3, generator=order).tolist():
+                if j != i and projected @ gradients[j] < 0:
+                    projected -= (projected @ gradients[j]) / gradients[j].square().sum() * gradients[j]
+            expected += projected
+        assert grad(shared) == pytest.approx(expected.tolist(), abs=1e-6)
+        found.add(tuple(round(value, 4) for value in expected.tolist()))
+    assert len(found) > 1  # the order matters on these gradients
+
+
+def test_the_state_of_pcgrad_holds_its_generator() -> None:
+    balancer = started(PCGrad(), "click", "rating", generator=torch.Generator().manual_seed(5))
+    on_two_gradients(balancer, [1.0, 0.0], [-1.0, 1.0])
+    restored = started(PCGrad(), "click", "rating")
+    restored.load_state_dict(balancer.state_dict())
+    assert torch.equal(restored._generator.get_state(), balancer._generator.get_state())
+
+
+# ---- DynamicWeightAverage -------------------------------------------------------------------------------------------
+
+
+def test_the_weights_of_dwa_worked_by_hand() -> None:
+    """The click falls to 1/2 of what it was and the rating stays: w = 2 softmax((1/2, 1) / 2)."""
+    balancer = started(DynamicWeightAverage(), "click", "rating")
+    balancer.on_epoch_end({"click": 4.0, "rating": 3.0})
+    assert balancer.weights == {"click": 1.0, "rating": 1.0}
+    balancer.on_epoch_end({"rating": 3.0, "click": 2.0})
+    click, rating = math.exp(0.25), math.exp(0.5)
+    expected = {"click": 2 * click / (click + rating), "rating": 2 * rating / (click + rating)}
+    assert balancer.weights == pytest.approx(expected)
+    assert sum(balancer.weights.values()) == pytest.approx(2.0)
+    gradients = on_two_gradients(balancer, [1.0, 0.0], [0.0, 1.0])
+    assert gradients == pytest.approx(list(expected.values()))
+
+
+def test_a_loss_of_zero_counts_as_unchanged_under_dwa() -> None:
+    balancer = started(DynamicWeightAverage(), "click", "rating")
+    for _ in range(2):
+        balancer.on_epoch_end({"click": 0.0, "rating": 3.0})
+    assert balancer.weights == {"click": 1.0, "rating": 1.0}
+
+
+# ---- several processes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_with_several_processes_each_takes_the_mean(monkeypatch: pytest.MonkeyPatch, method: type[Balancer]) -> None:
+    """A second process whose every value is three times ours stands in: the sum over both is 4 times, the mean 2."""
+    shared, unreached = zeros(), zeros()
+    balancer = started(method(), "click", last_shared=[shared])
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_reduce", lambda flat: flat.mul_(4.0))
+    balancer.backward({"click": linear(1.0, shared, [3.0, 4.0])}, [shared, unreached], [])
+    assert grad(shared) == pytest.approx([6.0, 8.0])
+    assert unreached.grad is None
+    if isinstance(balancer, GradNorm):
+        assert balancer._initial.tolist() == [2.0]
+
+
+# ---- mistakes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        (GradNorm, {"alpha": -1.0}, r"balancing\.alpha"),
+        (GradNorm, {"initial_loss": "second"}, r"balancing\.initial_loss"),
+        (UncertaintyWeights, {"lr": 0.0}, r"balancing\.lr"),
+        (MetaBalance, {"strategy": "D"}, r"balancing\.strategy"),
+        (MetaBalance, {"relax_factor": 1.5}, r"balancing\.relax_factor"),
+        (MetaBalance, {"beta": 1.0}, r"balancing\.beta"),
+        (DynamicWeightAverage, {"temperature": 0}, r"balancing\.temperature"),
+    ],
+)
+def test_a_wrong_setting_is_named(method: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(GenrecError, match=message):
+        method(**settings)
+
+
+def test_mistakes_of_the_caller_are_named() -> None:
+    shared = zeros()
+    with pytest.raises(GenrecError, match="start"):
+        Equal().backward({"click": shared.sum()}, [shared], [])
+    with pytest.raises(GenrecError, match="differ"):
+        Equal().start(["click", "click"], kinds=KINDS)
+    with pytest.raises(GenrecError, match="kind of task 'click'"):
+        Equal().start(["click"], kinds={"click": "ranking"})
+    balancer = started(Equal(), "click")
+    with pytest.raises(GenrecError, match="tasks are"):
+        balancer.backward({"rating": shared.sum()}, [shared], [])
+    with pytest.raises(GenrecError, match="scalar"):
+        balancer.backward({"click": shared * 1}, [shared], [])
+    with pytest.raises(GenrecError, match="listed twice"):
+        balancer.backward({"click": shared.sum()}, [shared], [shared])
+    with pytest.raises(GenrecError, match="nothing to balance"):
+        balancer.backward({"click": shared.sum()}, [], [shared])
+    with pytest.raises(GenrecError, match="the state is of tasks"):
+        balancer.load_state_dict(started(Equal(), "rating").state_dict())
+
+
+def test_sparse_gradients_are_refused_where_they_cannot_be_balanced() -> None:
+    table = Parameter(torch.ones(5, 2))
+    loss = torch.nn.functional.embedding(torch.tensor([1, 3]), table, sparse=True).sum()
+    with pytest.raises(GenrecError, match="sparse=False"):
+        started(MetaBalance(), "click").backward({"click": loss}, [table], [])
