@@ -65,18 +65,22 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The score of an item for a user as a sum: ``own``, every neighbour's part, strongest first."""
+    """The score of an item for a user as a sum: ``own`` and every neighbour's part.
+
+    ``evidence`` are the neighbours that add most, strongest first; ``support`` is the sum of all parts above 0, of
+    neighbours that are not named as well.
+    """
 
     user: int
     item: int
     score: float
     own: float
+    support: float
     evidence: list[Evidence]
 
     def share(self, evidence: Evidence) -> float:
         """The part of what speaks for the item that this neighbour brings, 0 to 1; below 0 if it speaks against it."""
-        support = max(self.own, 0.0) + sum(max(each.contribution, 0.0) for each in self.evidence)
-        return evidence.contribution / support if support > 0 else 0.0
+        return evidence.contribution / self.support if self.support > 0 else 0.0
 
 
 class Explainer:
@@ -116,7 +120,8 @@ class Explainer:
             merged[key] = each if known is None else replace(known, contribution=known.contribution + each.contribution)
         ranked = sorted(merged.values(), key=lambda each: -each.contribution)[:max_evidence]
         linked = [replace(each, links=self._links(each, user, item)) for each in ranked]
-        return Explanation(user, item, score, own_part, linked)
+        support = max(own_part, 0.0) + sum(max(each.contribution, 0.0) for each in merged.values())
+        return Explanation(user, item, score, own_part, support, linked)
 
     def _links(self, evidence: Evidence, user: int, item: int) -> list[Link]:
         """Nodes that stand beside both ends, strongest first; the user is no reason for the user's own list."""

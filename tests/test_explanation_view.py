@@ -22,7 +22,7 @@ EVIDENCE = [
     Evidence("friend_of", USER, 1, 1.0, [Link(ITEM, 0, 0.4)]),
     Evidence("has_label", "tag", 2, -1.0, []),
 ]
-WHY = Explanation(user=0, item=0, score=4.0, own=1.0, evidence=EVIDENCE)
+WHY = Explanation(user=0, item=0, score=4.0, own=1.0, support=5.0, evidence=EVIDENCE)
 
 
 @pytest.fixture
@@ -72,6 +72,6 @@ def test_the_picture_is_sound_svg_with_every_name_and_wider_lines_for_more(names
 
 
 def test_long_titles_are_cut_and_no_evidence_draws_too(names: Names) -> None:
-    bare = Explanation(user=0, item=2, score=0.0, own=0.0, evidence=[])
+    bare = Explanation(user=0, item=2, score=0.0, own=0.0, support=0.0, evidence=[])
     assert "A title that is a good de..." in draw(bare, names)
     assert bare.share(EVIDENCE[0]) == 0.0

@@ -85,6 +85,13 @@ def test_shares_are_of_what_speaks_for_the_item() -> None:
     assert positive == pytest.approx(1.0)
 
 
+def test_a_share_does_not_grow_because_fewer_neighbours_are_named() -> None:
+    explainer = Explainer(build(LightGCN))
+    all_of_them, one = (explainer.explain(2, 3, max_evidence=count) for count in (100, 1))
+    assert len(all_of_them.evidence) > len(one.evidence) == 1
+    assert one.share(one.evidence[0]) == pytest.approx(all_of_them.share(all_of_them.evidence[0]))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_graph_without_edges_has_none_of_their_messages_and_the_model_keeps_its_own(kind: Any) -> None:
     model = build(kind).eval()
