@@ -119,13 +119,14 @@ class Explainer:
             known = merged.get(key)
             merged[key] = each if known is None else replace(known, contribution=known.contribution + each.contribution)
         ranked = sorted(merged.values(), key=lambda each: -each.contribution)[:max_evidence]
-        linked = [replace(each, links=self._links(each, user, item)) for each in ranked]
+        beside_item = self.heeded.of(ITEM, item)
+        linked = [replace(each, links=self._links(each, user, item, beside_item)) for each in ranked]
         support = max(own_part, 0.0) + sum(max(each.contribution, 0.0) for each in merged.values())
         return Explanation(user, item, score, own_part, support, linked)
 
-    def _links(self, evidence: Evidence, user: int, item: int) -> list[Link]:
+    def _links(self, evidence: Evidence, user: int, item: int, there: dict[tuple[str, int], float]) -> list[Link]:
         """Nodes that stand beside both ends, strongest first; the user is no reason for the user's own list."""
-        here, there = self.heeded.of(evidence.kind, evidence.node), self.heeded.of(ITEM, item)
+        here = self.heeded.of(evidence.kind, evidence.node)
         common = [
             Link(kind, node, here[kind, node] * there[kind, node])
             for kind, node in here.keys() & there.keys()

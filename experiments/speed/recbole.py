@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -73,13 +74,10 @@ class RecBole:
         from experiments.speed.training_sasrec import DIM, DROPOUT, HEADS, INNER, LAYERS, LENGTH
 
         folder = setting.folder / "recbole" / "data"
-        _write(setting, folder)
+        _write_pairs(setting.view.history("all"), folder)
         self.folder = folder
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         config = {
-            "data_path": str(folder.parent),
-            "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
-            "checkpoint_dir": str(folder / "saved"),
             "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"},
             "metrics": METRICS,
             "topk": TOP_K,
@@ -94,22 +92,8 @@ class RecBole:
             "attn_dropout_prob": DROPOUT,
             "train_batch_size": batch_size,
             "eval_batch_size": eval_batch_size,
-            "use_gpu": False,
-            "show_progress": False,
-            "reproducibility": False,
         }
-        threads = torch.get_num_threads()
-        with surroundings(self.folder):
-            data = importlib.import_module("recbole.data")
-            network = importlib.import_module("recbole.model.sequential_recommender.sasrec").SASRec
-            trainer = importlib.import_module("recbole.trainer").Trainer
-            settings = importlib.import_module("recbole.config").Config(
-                model="SASRec", dataset="data", config_dict=config
-            )
-            self.training, _, self.test = data.data_preparation(settings, data.create_dataset(settings))
-            self.model = network(settings, self.training.dataset)
-            self.trainer = trainer(settings, self.model)
-        torch.set_num_threads(threads)
+        self.training, self.test, self.trainer = _set_up("sequential_recommender.sasrec", "SASRec", folder, config)
         self.num_targets = len(self.training.dataset)
 
     def training_batches(self, count: int) -> list[Any]:
@@ -129,43 +113,43 @@ class GraphPeer:
     def __init__(
         self, setting: Setting, view: SequencesView, name: str, *, dim: int, layers: int, batch_size: int
     ) -> None:
-        folder = setting.folder / f"recbole-{abs(hash(name))}" / "data"
+        folder = setting.folder / re.sub(r"\W+", "-", f"recbole {name}") / "data"
         _write_pairs(view.train, folder)
         self.folder = folder
         config = {
-            "data_path": str(folder.parent),
-            "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
-            "checkpoint_dir": str(folder / "saved"),
             "eval_args": {"split": {"RS": [1, 0, 0]}, "order": "RO", "mode": "full", "group_by": None},
             "embedding_size": dim,
             "n_layers": layers,
             "reg_weight": 1e-4,
             "train_batch_size": batch_size,
-            "use_gpu": False,
-            "show_progress": False,
-            "reproducibility": False,
         }
-        threads = torch.get_num_threads()
-        with surroundings(self.folder):
-            data = importlib.import_module("recbole.data")
-            network = importlib.import_module("recbole.model.general_recommender.lightgcn").LightGCN
-            trainer = importlib.import_module("recbole.trainer").Trainer
-            settings = importlib.import_module("recbole.config").Config(
-                model="LightGCN", dataset="data", config_dict=config
-            )
-            self.training, _, _ = data.data_preparation(settings, data.create_dataset(settings))
-            self.model = network(settings, self.training.dataset)
-            self.trainer = trainer(settings, self.model)
-        torch.set_num_threads(threads)
+        self.training, _, self.trainer = _set_up("general_recommender.lightgcn", "LightGCN", folder, config)
 
     def train_epoch(self) -> None:
         with surroundings(self.folder):
             self.trainer._train_epoch(self.training, 0)
 
 
-def _write(setting: Setting, folder: Path) -> None:
-    """All interactions as RecBole's atomic file."""
-    _write_pairs(setting.view.history("all"), folder)
+def _set_up(module: str, name: str, folder: Path, options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """The training loader, the test loader and the trainer of a model of RecBole, on the atomic file in ``folder``."""
+    config = {
+        "data_path": str(folder.parent),
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+        "checkpoint_dir": str(folder / "saved"),
+        "use_gpu": False,
+        "show_progress": False,
+        "reproducibility": False,
+        **options,
+    }
+    threads = torch.get_num_threads()
+    with surroundings(folder):
+        data = importlib.import_module("recbole.data")
+        network = getattr(importlib.import_module(f"recbole.model.{module}"), name)
+        settings = importlib.import_module("recbole.config").Config(model=name, dataset="data", config_dict=config)
+        training, _, test = data.data_preparation(settings, data.create_dataset(settings))
+        trainer = importlib.import_module("recbole.trainer").Trainer(settings, network(settings, training.dataset))
+    torch.set_num_threads(threads)
+    return training, test, trainer
 
 
 def _write_pairs(whole: Ragged, folder: Path) -> None:

@@ -18,7 +18,7 @@ from genrec.contracts import DataSpec, GenrecError, Losses, PairBatch, SequenceB
 from genrec.graph import INTERACTS, ITEM, USER, EdgeType, TypedGraph
 from genrec.losses import ItemLoss, PairLoss
 from genrec.models.user_item import Messages, UserItemModel
-from genrec.nn.propagation import normalised_adjacency
+from genrec.nn.propagation import normalised_adjacency, normalised_weights
 
 
 class LightGCN(UserItemModel):
@@ -64,8 +64,7 @@ class LightGCN(UserItemModel):
         """The normalised weight of every edge, the same in both directions."""
         train = self.graph.train
         index = np.stack([train.row_of_value, train.values])
-        degrees = [np.bincount(ends)[ends].astype(np.float64) for ends in index]
-        weights = 1.0 / np.sqrt(degrees[0] * degrees[1])
+        weights = normalised_weights(*index)
         return {(USER, INTERACTS, ITEM): (index, weights), (ITEM, f"rev_{INTERACTS}", USER): (index[::-1], weights)}
 
     def without(self, edges: dict[EdgeType, np.ndarray]) -> LightGCN:

@@ -73,8 +73,12 @@ def normalised_adjacency(users: np.ndarray, items: np.ndarray, num_users: int, n
 
     ``users`` and ``items`` (E,) are one edge each; items come after users (He et al. 2020, arXiv 2002.02126, eq. 8).
     """
-    size = num_users + num_items
-    of_users, of_items = np.bincount(users, minlength=num_users), np.bincount(items, minlength=num_items)
-    weights = 1.0 / np.sqrt(of_users[users].astype(np.float64) * of_items[items])
+    weights = normalised_weights(users, items)
     rows, columns = np.concatenate([users, items + num_users]), np.concatenate([items + num_users, users])
-    return SymmetricMatrix(rows, columns, np.concatenate([weights, weights]), size)
+    return SymmetricMatrix(rows, columns, np.concatenate([weights, weights]), num_users + num_items)
+
+
+def normalised_weights(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """(E,) one over the root of the degrees of both ends of every edge."""
+    of_users, of_items = (np.bincount(ends)[ends].astype(np.float64) for ends in (users, items))
+    return 1.0 / np.sqrt(of_users * of_items)

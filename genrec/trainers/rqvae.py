@@ -17,7 +17,7 @@ from genrec.semantic_ids import SemanticIds
 from genrec.tokenizers.collisions import EXPAND, EXTRA_DIGIT, Policy, check_policy, resolve_collisions
 from genrec.trainers.advanced import AdvancedTrainer
 from genrec.trainers.base import view_of
-from genrec.trainers.evaluation import device_of, evaluate_items, evaluating
+from genrec.trainers.evaluation import device_of, evaluating
 
 logger = logging.getLogger("genrec.trainers")
 
@@ -48,15 +48,7 @@ class RQVAETrainer(AdvancedTrainer):
         """Loss, reconstruction (``mse`` per element, ``rmse``, ``cosine_similarity``) and use of the codebooks."""
         if not len(view.eval_batches(part, batch_size=self.eval_batch_size)):
             return {}
-        loss = evaluate_items(
-            model,
-            view,
-            part,
-            batch_size=self.eval_batch_size,
-            seed=self.context.seed,
-            progress=progress,
-            loss=self.validate_step,
-        )
+        loss = super().evaluate(model, view, part, progress=progress)
         other = {**self.evaluate_reconstruction(model, view, part), **self.evaluate_quantization(model, view, part)}
         return {**loss, **{f"{part}/{name}": value for name, value in other.items()}}
 
