@@ -2,7 +2,7 @@
 
 Scalars are strict (``2.5`` is no int, ``"3"`` is no int, ``true`` is no number), but a whole number is a good float, a
 string a good path, a YAML list a good tuple and a NumPy number a good number. A class that is unknown here (Tensor, a
-Source) is dropped from a union that has known members, and means Any where it stands alone.
+Source) stands for any object in a union that has known members, and means Any where it stands alone.
 """
 
 from __future__ import annotations
@@ -48,13 +48,15 @@ _WORDS: dict[Any, str] = {
 
 
 class Unknown:
-    """A class that cannot be checked here."""
+    """A class that cannot be checked here: no plain value (of a YAML file) is one of it."""
 
 
 def accepts(annotation: Any, value: Any) -> bool:
     """Whether a plain value (scalars, lists, dicts) may be given where ``annotation`` stands."""
     if annotation is Any:
         return True
+    if annotation is Unknown:
+        return not isinstance(value, str | numbers.Number | Sequence | Mapping | None)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is None:
         return _is_instance(value, annotation)
@@ -165,10 +167,9 @@ def generic(name: str, arguments: list[Any], *, variadic: bool) -> Any:
 def union(members: list[Any]) -> Any:
     if any(item is Any for item in members):
         return Any
-    known = [item for item in members if item is not Unknown]
-    if not any(item is not None for item in known):
+    if not any(item is not None and item is not Unknown for item in members):
         return Unknown
-    return Union[tuple(known)]  # noqa: UP007
+    return Union[tuple(members)]  # noqa: UP007
 
 
 def annotated(kind: Any, constraints: list[list[Any]]) -> Any:
@@ -236,7 +237,8 @@ def describe(annotation: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(str(item) for item in arguments)
     if origin is Union or getattr(origin, "__name__", "") == "UnionType":
-        return ", or ".join(describe(item) for item in sorted(arguments, key=lambda item: item is type(None)))
+        known = [item for item in arguments if item is not Unknown]
+        return ", or ".join(describe(item) for item in sorted(known, key=lambda item: item is type(None)))
     if origin is list:
         return f"a list, each {describe(arguments[0])}"
     if origin is tuple:

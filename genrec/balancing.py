@@ -15,6 +15,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
@@ -170,9 +171,10 @@ class Equal(Balancer):
 class UncertaintyWeights(Equal):
     """Weights learnt as each task's noise (Kendall, Gal and Cipolla, CVPR 2018, arXiv 1705.07115).
 
-    Total: sum of exp(-s) L + s / 2 over classification tasks and of exp(-s) L / 2 + s / 2 over regression tasks. s, the
-    log of the variance, begins at 0 and knows no bound: it settles at exp(s) = 2 L and exp(s) = L, where the total of a
-    task with a small loss is below zero. Adam with rate ``lr`` moves s without weight decay.
+    Total: sum of exp(-s) L + s / 2 over classification tasks and of exp(-s) L / 2 + s / 2 over regression tasks, of
+    which L is the squared error. s, the log of the variance, begins at 0 and knows no bound: it settles at exp(s) = 2 L
+    and exp(s) = L, where the total of a task with a small loss is below zero. Adam with rate ``lr`` moves s without
+    weight decay.
     """
 
     lr: Positive = 1e-3
@@ -226,8 +228,9 @@ class GradNorm(Equal):
     def _begin(self) -> None:
         if not self._last_shared:
             raise GenrecError(
-                "balancing: GradNorm needs last_shared, the weight of the last layer that all tasks share "
-                "(no embedding table)."
+                "balancing: GradNorm needs last_shared, the weight of the last layer that all tasks share, and tasks "
+                "that share only embedding tables have none. Choose a model with shared layers (model=mmoe) or another "
+                f"method ({', '.join(name for name in METHODS if name != 'gradnorm')})."
             )
         self._own = Parameter(torch.ones(len(self._names), device=self._device))
         self._optimizer = torch.optim.Adam([self._own], lr=self.lr, weight_decay=0.0)
@@ -327,7 +330,7 @@ class _OnGradients(Balancer):
         found = [_gradients(term, parameters, retain=i + 1 < len(terms)) for i, term in enumerate(terms)]
         if any(gradient is not None and gradient.is_sparse for gradients in found for gradient in gradients):
             method = type(self).__name__
-            raise GenrecError(f"balancing: {method} needs dense gradients; make the embeddings with sparse=False.")
+            raise GenrecError(f"balancing: {method} needs dense gradients; use model.sparse_gradients=false.")
         tasks = [gradients[: len(shared)] for gradients in found[: len(losses)]]
         factors = self._combination(tasks, shared)
         _add(shared, [_sum_of(column, factors[:, i]) for i, column in enumerate(zip(*tasks, strict=True))])
@@ -349,7 +352,8 @@ class MetaBalance(_OnGradients):
     The first task is the target, whose gradient stays. For each shared parameter apart, with moving averages
     m_i <- beta m_i + (1 - beta) ||g_i|| from 0, an auxiliary gradient becomes r (m_target / m_i) g_i + (1 - r) g_i with
     r the ``relax_factor``. ``strategy`` "A" does so only where m_i > m_target (gradients shrink), "B" only where
-    m_i < m_target (they grow), "C" always. Where either average is 0 the gradient stays.
+    m_i < m_target (they grow), "C" always; averages are compared, not the lengths of this step, so that "A" never
+    enlarges and "B" never shrinks. Where either average is 0 the gradient stays.
 
     The averages are those of the single backward passes, so accumulated batches each count as a step. ``weights`` is
     the mean over the shared parameters.
@@ -421,6 +425,32 @@ class PCGrad(_OnGradients):
 
     def _load(self, state: Mapping[str, Any]) -> None:
         self._generator.set_state(state["generator"].cpu())
+
+
+# ---- by name --------------------------------------------------------------------------------------------------------
+
+METHODS: dict[str, type[Balancer]] = {
+    "none": Equal,
+    "uwl": UncertaintyWeights,
+    "gradnorm": GradNorm,
+    "metabalance": MetaBalance,
+    "pcgrad": PCGrad,
+    "dwa": DynamicWeightAverage,
+}
+
+
+def balancer(method: str | Balancer) -> Balancer:
+    """A method with its default settings by its short name in ``METHODS``; an object of one is given back."""
+    if isinstance(method, Balancer):
+        return method
+    if method not in METHODS:
+        near = get_close_matches(str(method).lower(), METHODS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise GenrecError(
+            f"balancing={method}: no such method.{hint} Choose one of {', '.join(METHODS)}, or give an object with "
+            "settings ({_target_: genrec.balancing.GradNorm, alpha: 1.5})."
+        )
+    return METHODS[method]()
 
 
 # ---- gradients ------------------------------------------------------------------------------------------------------

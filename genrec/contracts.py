@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from genrec.data.ragged import Ragged
+    from genrec.features import FeatureSpec
     from genrec.graph import TypedGraph
     from genrec.semantic_ids import SemanticIds
 
@@ -36,12 +37,13 @@ class GenrecError(ValueError):
 class Task(StrEnum):
     """What a model is for; decides how it is evaluated."""
 
-    RETRIEVAL = "retrieval"
-    TOKENIZER = "tokenizer"
+    RETRIEVAL = "retrieval"  # recommend(batch, k): items of a catalogue
+    TOKENIZER = "tokenizer"  # loss(batch): how well item vectors are coded
+    RANKING = "ranking"  # predict(batch): a probability or a value for each row and task
 
 
 class _Batch:
-    """Moves every tensor field of a frozen dataclass to a device."""
+    """Moves every tensor field, and tuple of tensors, of a frozen dataclass to a device."""
 
     def to(self, device: Any, non_blocking: bool = False) -> Self:
         moved = {}
@@ -49,6 +51,8 @@ class _Batch:
             value = getattr(self, item.name)
             if hasattr(value, "to"):
                 moved[item.name] = value.to(device, non_blocking=non_blocking)
+            elif isinstance(value, tuple):
+                moved[item.name] = tuple(part.to(device, non_blocking=non_blocking) for part in value)
         return replace(self, **moved)  # pyright: ignore[reportType, reportArgumentType, reportCallIssue, reportReturnType]
 
 
@@ -100,6 +104,25 @@ class ItemBatch(_Batch):
 
 
 @dataclass(frozen=True)
+class RowBatch(_Batch):
+    """Rows of a table, their fields in the order of a ``genrec.features.FeatureSpec``.
+
+    ``dense`` (B, F) float32; ``sparse`` (B, F) ids, int32 or int64; ``sequences`` holds (B, L) ids for each sequence
+    field, filled from the left with ``IGNORE`` behind the last one; ``labels`` (B, T) float32, NaN where a label is not
+    known; ``groups`` (B,) int64, whose AUC counts apart (users), or None.
+    """
+
+    dense: Tensor
+    sparse: Tensor
+    sequences: tuple[Tensor, ...]
+    labels: Tensor
+    groups: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
 class Losses:
     """What a model returns for a batch: ``total`` is differentiated, ``parts`` are logged.
 
@@ -127,15 +150,18 @@ class DataSpec:
     """What a model may know of the data when it is built; nothing in it depends on held-out interactions.
 
     ``item_vectors`` is (N, D) float32; ``train`` holds the training items of each user, oldest first; ``graph`` ties
-    users, items and what else is known by training edges only.
+    users, items and what else is known by training edges only. Of a table there are neither users nor items but
+    ``features``; ``training_rows`` gives all rows that are trained on, for models that fit them in one go.
     """
 
-    num_users: int
-    num_items: int
+    num_users: int = 0
+    num_items: int = 0
     semantic_ids: SemanticIds | None = None
     item_vectors: np.ndarray | None = None
     train: Ragged | None = None
     graph: TypedGraph | None = None
+    features: FeatureSpec | None = None
+    training_rows: Callable[[], RowBatch] | None = None
 
 
 class Plan(Protocol):
@@ -161,6 +187,16 @@ class RetrievalModel(Protocol):
     task: Task
 
     def recommend(self, batch: HistoryBatch, k: int) -> Recommendations: ...
+
+
+@runtime_checkable
+class RankingModel(Protocol):
+    """A model that predicts the labels of rows: ``predict`` gives (B,) probabilities or values by name of the task."""
+
+    view: str
+    task: Task
+
+    def predict(self, batch: RowBatch) -> dict[str, Tensor]: ...
 
 
 @dataclass

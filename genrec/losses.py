@@ -3,12 +3,18 @@
 Every loss is called as ``loss(hidden (R, D), table (N, D), targets (R,), counts (N,))`` and returns the mean over the
 targets in nats, in at least float32. Letters: R scored targets, N items, D width, n negatives. ``counts`` are the
 training frequencies of the items, for those losses that sample or correct by them.
+
+``item_loss`` makes one of its short name. A loss may change vectors before it multiplies them (cosines, a temperature);
+models that serve what they were trained on pass theirs through ``scored_users`` and ``scored_items``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from difflib import get_close_matches
+from functools import partial
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -23,12 +29,20 @@ _TALL = 256  # rows of a bfloat16 product
 _STEP = 64  # and what they are a multiple of: every new shape of such a product costs several times its run
 _LOGITS_AT_ONCE = 1 << 24  # bounds the memory of a large catalogue
 _LOGITS_AT_ONCE_ON_GPU = 1 << 27
+_ROUNDING = 1e-6  # keeps the logarithm of a chance of 1 finite
+_POWER_OF_POPULARITY = 0.75  # of word2vec
+
+
+LossName = Literal["pointwise", "pairwise", "listwise", "in_batch", "full"]
 
 
 class ItemLoss(Protocol):
     """What a model asks of a loss over items."""
 
     def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor: ...
+
+
+AnyLoss = ItemLoss | LossName  # as a setting: an object, or its short name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +129,10 @@ class SampledSoftmax:
     """Softmax cross-entropy over the target and ``num_negatives`` sampled items; a negative equal to the target is out.
 
     ``shared`` draws one set of negatives for all targets of a batch, which is one product instead of R gathers.
-    ``sampling`` draws items uniformly or by training frequency, with replacement. ``logq`` subtracts log(n q) from
-    every logit, q the chance of the item in a draw, so that frequent negatives are not pushed down for being frequent
-    (Bengio and Senecal 2008; Yi et al., RecSys 2019); under uniform sampling it changes nothing.
+    ``sampling`` draws items uniformly or by training frequency, with replacement. ``logq`` subtracts log(Q) from every
+    logit, Q = 1 - (1 - q)^n the chance that an item, drawn with chance q, is among the negatives, and counts an item
+    that was drawn twice once: so frequent negatives are not pushed down for being frequent (Bengio and Senecal 2008;
+    Jean et al. 2015, arXiv 1412.2007). Q is about n q where that is small. Under uniform sampling it changes nothing.
     """
 
     num_negatives: int = 256
@@ -134,11 +149,14 @@ class SampledSoftmax:
         chances = None if self.sampling == "uniform" else counts / counts.sum()
         negatives = _draw(self.num_negatives, targets, len(table), shared=self.shared, chances=chances)
         positive, negative = _scores(hidden, table, targets, negatives)
+        out = negatives == targets[:, None]
         if self.logq and chances is not None:
-            expected = (chances * self.num_negatives).clamp(min=torch.finfo(chances.dtype).tiny).log()
-            positive = positive - expected[targets]
-            negative = negative - expected[negatives]
-        negative = negative.masked_fill(negatives == targets[:, None], -torch.inf)
+            drawn = _log_share(counts).exp().clamp(max=1.0 - _ROUNDING)
+            drawn = (-torch.expm1(self.num_negatives * torch.log1p(-drawn))).log()
+            positive = positive - drawn[targets]
+            negative = negative - drawn[negatives]
+            out = out | _drawn_before(negatives)
+        negative = negative.masked_fill(out, -torch.inf)
         return (torch.logsumexp(torch.cat([positive[:, None], negative], dim=1), dim=1) - positive).mean()
 
 
@@ -214,6 +232,21 @@ def _scores(hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -
     return positive, scores.squeeze(-1).to(exact)
 
 
+def _drawn_before(negatives: Tensor) -> Tensor:
+    """(R, n) where an item stands for the second time, or later, in its row."""
+    items, order = negatives.sort(dim=1, stable=True)
+    again = functional.pad(items[:, 1:] == items[:, :-1], (1, 0))
+    return torch.zeros_like(again).scatter(1, order, again)
+
+
+def _log_share(counts: Tensor) -> Tensor:
+    """The logarithm of each item's share of the training interactions; held-out items may have none, and count as one.
+
+    Without the floor the logit of such an item would be a large number, whoever the user.
+    """
+    return (counts.clamp(min=1.0) / counts.sum()).log()
+
+
 def _check_negatives(num_negatives: int) -> None:
     if num_negatives < 1:
         raise GenrecError(f"loss.num_negatives must be at least 1, got {num_negatives}.")
@@ -239,7 +272,8 @@ class BPR:
 
     ``count`` unmet items stand beside each met one, drawn uniformly or by ``sampling`` "popularity" (training count to
     the power of 3/4). With ``candidates`` above 1, each is the best scored of so many draws: hard negatives (dynamic
-    negative sampling, Zhang et al., SIGIR 2013).
+    negative sampling, Zhang et al., SIGIR 2013). For models of edges the data view draws what a user really has not
+    met; called as an item loss it draws for itself, and only the target is left out.
     """
 
     count: Count = 1
@@ -260,6 +294,12 @@ class BPR:
             unmet = unmet.view(len(met), self.count, self.candidates).amax(dim=2)
         return functional.softplus(unmet - met[:, None]).mean()
 
+    def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        chances = None if self.sampling == "uniform" else counts**_POWER_OF_POPULARITY
+        negatives = _draw(self.num_negatives, targets, len(table), shared=False, chances=chances)
+        met, unmet = _scores(hidden, table, targets, negatives)
+        return self.of_scores(met, unmet.masked_fill(negatives == targets[:, None], -torch.inf))
+
 
 @dataclass(frozen=True, kw_only=True)
 class InBatchSoftmax:
@@ -267,24 +307,89 @@ class InBatchSoftmax:
 
     ``cosine`` scores by cosine instead of the product. ``logq`` subtracts the log of each item's share of the training
     interactions, since that is how often it is a negative (Yi et al., RecSys 2019). An item that is the target of
-    several rows counts once.
+    several rows counts once. ``users`` (R,), where given, keep a user's other targets from being the user's negatives.
     """
 
     temperature: Positive = 1.0
     cosine: bool = False
     logq: bool = True
 
+    over_targets: ClassVar[bool] = True  # takes ``users``, and a table that holds the targets of the batch alone
+
     def __post_init__(self) -> None:
         check_fields(self, "loss")
 
-    def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+    def users(self, vectors: Tensor) -> Tensor:
+        """Vectors (..., D) of users as they are multiplied with those of ``items``."""
+        return (functional.normalize(vectors, dim=-1) if self.cosine else vectors) / self.temperature
+
+    def items(self, vectors: Tensor) -> Tensor:
+        """Vectors (..., D) of items as they are multiplied with those of ``users``."""
+        return functional.normalize(vectors, dim=-1) if self.cosine else vectors
+
+    def __call__(
+        self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor, users: Tensor | None = None
+    ) -> Tensor:
         exact = torch.promote_types(hidden.dtype, torch.float32)
-        candidates, rows = targets.unique(return_inverse=True)
-        vectors = functional.embedding(candidates, table).to(exact)
-        hidden = hidden.to(exact)
-        if self.cosine:
-            hidden, vectors = functional.normalize(hidden, dim=1), functional.normalize(vectors, dim=1)
-        scores = hidden @ vectors.T / self.temperature
+        candidates, own = targets.unique(return_inverse=True)
+        with torch.autocast(hidden.device.type, enabled=False):
+            vectors = self.items(functional.embedding(candidates, table).to(exact))
+            scores = functional.linear(self.users(hidden.to(exact)), vectors)
         if self.logq:
-            scores = scores - (counts[candidates] / counts.sum()).clamp(min=torch.finfo(exact).tiny).log()
-        return functional.cross_entropy(scores, rows)
+            scores = scores - _log_share(counts)[candidates]
+        if users is not None:
+            scores = scores.masked_fill(_others_of_the_user(users, own), -torch.inf)
+        return functional.cross_entropy(scores, own)
+
+
+def _others_of_the_user(users: Tensor, own: Tensor) -> Tensor:
+    """(R, C) the candidates that are targets of a row's user (R,) in other rows; ``own`` (R,) is the row's own one."""
+    _, numbers = users.unique(return_inverse=True)
+    met = own.new_zeros(int(numbers.max()) + 1, int(own.max()) + 1, dtype=torch.bool)
+    met[numbers, own] = True
+    return met[numbers].scatter(1, own[:, None], False)
+
+
+# ---- losses by name -------------------------------------------------------------------------------------------------
+
+_BY_NAME: dict[str, Callable[[], Any]] = {
+    "pointwise": BCE,
+    "pairwise": BPR,
+    "listwise": partial(SampledSoftmax, logq=True, sampling="popularity"),
+    "in_batch": InBatchSoftmax,
+    "full": FullCrossEntropy,
+}
+
+
+def item_loss(loss: Any) -> Any:
+    """A loss over items: an object as it is, or that of a short name.
+
+    "pointwise" is binary cross-entropy beside a sampled item, "pairwise" BPR beside one, "listwise" a softmax over the
+    target and 256 items sampled by popularity, with logQ, "in_batch" one over the targets of the batch, with logQ, and
+    "full" one over the catalogue.
+    """
+    if isinstance(loss, str):
+        if loss not in _BY_NAME:
+            near = get_close_matches(loss, _BY_NAME, n=1, cutoff=0.6)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            raise GenrecError(
+                f"model.loss={loss}: expected one of {', '.join(_BY_NAME)}, or a class: "
+                f"'model.loss={{_target_: genrec.losses.SampledSoftmax}}'.{meant}"
+            )
+        return _BY_NAME[loss]()
+    if not callable(loss):
+        raise GenrecError(
+            f"model.loss={loss!r} is no loss over items: it cannot be called with (hidden, table, targets, counts). "
+            f"Give one of {', '.join(_BY_NAME)}."
+        )
+    return loss
+
+
+def scored_users(loss: Any, vectors: Tensor) -> Tensor:
+    """Vectors (..., D) of users such that products with ``scored_items`` are the scores that ``loss`` is of."""
+    return loss.users(vectors) if hasattr(loss, "users") else vectors
+
+
+def scored_items(loss: Any, vectors: Tensor) -> Tensor:
+    """The same of the items (N, D)."""
+    return loss.items(vectors) if hasattr(loss, "items") else vectors

@@ -1,4 +1,4 @@
-"""Optimizers that torch lacks: LAMB, and Muon together with the AdamW that it needs beside it."""
+"""Optimizers that torch lacks: LAMB, and what goes with AdamW: Muon for matrices, row-wise Adagrad for large tables."""
 
 # pyright: reportPrivateImportUsage=false
 # torch's own optimizers are written with the _foreach_ functions, which handle all tensors of a group at once.
@@ -169,17 +169,148 @@ class Muon(Optimizer):
         self._share()
 
 
+class RowwiseAdagrad(Optimizer):
+    """Adagrad by rows for tables with sparse gradients, AdamW for everything else: two optimizers that step, save and
+    resume as one.
+
+    A row keeps one number in place of Adagrad's one for each weight, s <- s + |g|^2 / D from ``initial_accumulator``
+    on, and steps by w <- w - lr g / (sqrt(s) + eps), where g (D,) is the sum of all that a batch asks of the row
+    (Mudigere et al., ISCA 2022, arXiv 2104.05158). Other rows are neither read nor written, so none is decayed: the
+    models' ``embedding_l2`` shrinks those of a batch. Groups with ``sparse`` True are tables, which genrec's trainers
+    make of tables with sparse gradients; a dense gradient of such a table gives the same step. ``adamw_lr`` is AdamW's
+    rate (None: the same), ``betas``, ``weight_decay`` and ``fused`` are AdamW's alone.
+    """
+
+    takes_sparse_gradients = True
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        lr: Positive = 0.01,
+        eps: Positive = 1e-8,
+        initial_accumulator: NotNegative = 0.0,
+        adamw_lr: Positive | None = 1e-3,
+        betas: tuple[Rate, Rate] = (0.9, 0.999),
+        weight_decay: NotNegative = 0.01,
+        fused: bool = True,
+    ) -> None:
+        check_arguments(RowwiseAdagrad.__init__, locals(), "optimizer")
+        rows = {"lr": lr, "eps": eps, "initial_accumulator": initial_accumulator}
+        adamw = {"lr": adamw_lr or lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "fused": fused}
+        given = list(params)
+        groups = given if given and isinstance(given[0], dict) else [{"params": given}]
+        tables = [{**rows, **group} for group in groups if group.get("sparse")]
+        others = [group for group in groups if not group.get("sparse")]
+        for group in tables:
+            if group.setdefault("weight_decay", 0.0):
+                raise GenrecError(
+                    f"tables with sparse gradients ({', '.join(group.get('names', ['one without a name']))}) are not "
+                    f"decayed, and weight_decay={group['weight_decay']} was given for them. Use model.embedding_l2"
+                )
+        self._adamw = torch.optim.AdamW(others, **adamw) if others else None
+        super().__init__([*tables, *(self._adamw.param_groups if self._adamw else [])], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Lets AdamW work on this one's groups and state, which are what is saved and loaded."""
+        if self._adamw is not None:
+            self._adamw.param_groups = [group for group in self.param_groups if not group.get("sparse")]
+            self._adamw.state = self.state
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if group.get("sparse"):
+                for table in group["params"]:
+                    if table.grad is not None:
+                        self._step_rows(table, group)
+        if self._adamw is not None:
+            self._adamw.step()
+        return loss
+
+    def _step_rows(self, table: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[table]
+        if not state:
+            state["sum"] = table.new_full((len(table),), group["initial_accumulator"])
+        rows, gradients = _rows_and_values(table.grad)
+        sums = state["sum"].index_select(0, rows) + gradients.square().mean(dim=1)
+        state["sum"].index_copy_(0, rows, sums)
+        scale = (sums.sqrt() + group["eps"]).reciprocal_()
+        # The rows differ, so they can be fetched, changed and put back, which takes half as long as adding to them.
+        changed = table.index_select(0, rows).addcmul_(gradients, scale[:, None], value=-group["lr"])
+        table.index_copy_(0, rows, changed)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share()
+
+
+def _rows_and_values(gradient: Any) -> tuple[Tensor, Tensor]:
+    """The rows (n,) that a gradient (R, D) speaks of, each once, and its values (n, D) there."""
+    if not gradient.is_sparse:
+        return torch.arange(len(gradient), device=gradient.device), gradient
+    summed = gradient.coalesce()
+    return summed.indices()[0], summed.values()
+
+
+def gradient_values(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """The gradients of those parameters that have one, as plain tensors that may be measured and changed in place.
+
+    A sparse gradient is summed by rows first, and its values stand for it.
+    """
+    found = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        if parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            found.append(parameter.grad.values())
+        else:
+            found.append(parameter.grad)
+    return found
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], *, norm: float | None = None, value: float | None = None) -> None:
+    """Bounds each entry of the gradients by ``value``, then the norm of them all by ``norm``; sparse ones as well.
+
+    The numbers are those of ``torch.nn.utils.clip_grad_value_`` and ``clip_grad_norm_``, which fail at sparse ones.
+    """
+    gradients: Any = gradient_values(parameters)
+    if not gradients:
+        return
+    if value is not None:
+        torch._foreach_clamp_min_(gradients, -value)
+        torch._foreach_clamp_max_(gradients, value)
+    if norm is not None:
+        length = torch.nn.utils.get_total_norm(gradients)
+        torch._foreach_mul_(gradients, (norm / (length + 1e-6)).clamp(max=1.0))
+
+
 def build_optimizer(build: Callable[..., Any], groups: Iterable[dict[str, Any]]) -> Optimizer:
     """The optimizer of ``groups``, whose ``lr_scale`` is applied to the rate that each got; ``initial_lr`` keeps it.
 
     What an optimizer refuses is the user's mistake and raises ``GenrecError``.
     """
-    name = getattr(getattr(build, "func", build), "__name__", "the optimizer")
+    groups = list(groups)
+    kind = getattr(build, "func", build)
+    name = getattr(kind, "__name__", "the optimizer")
+    sparse = [table for group in groups if group.get("sparse") for table in group.get("names", ())]
+    if sparse and not getattr(kind, "takes_sparse_gradients", False):
+        raise GenrecError(
+            f"optimizer: {name} takes no sparse gradients, and {', '.join(sparse)} has them (model.sparse_gradients). "
+            "Use optimizer=rowwise_adagrad, or model.sparse_gradients=false."
+        )
     betas = getattr(build, "keywords", {}).get("betas")
     if isinstance(betas, list | tuple):  # YAML's 0 is an int, which torch refuses here
         build = functools.partial(build, betas=tuple(float(beta) for beta in betas))
     try:
-        optimizer = build(list(groups))
+        optimizer = build(groups)
     except (ValueError, RuntimeError) as error:
         raise GenrecError(f"optimizer: {name} refuses its settings ({error}).") from error
     for group in optimizer.param_groups:

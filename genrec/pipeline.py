@@ -22,7 +22,7 @@ import genrec
 from genrec.artifacts import Cache, atomic_path, read_json, write_json
 from genrec.config import check_or_raise
 from genrec.contracts import TEST, VAL, DataSpec, GenrecError, RunContext, Task
-from genrec.run_folder import RunFolder, config_key, git_state, remove_if_empty, resume_folder
+from genrec.run_folder import FEATURES_FILE, RunFolder, config_key, git_state, remove_if_empty, resume_folder
 from genrec.semantic_ids import SemanticIds
 
 if TYPE_CHECKING:
@@ -96,8 +96,14 @@ def _make_paths_absolute(config: DictConfig) -> None:
     for node in (config.data, config.data.get("source") or {}, config.encoder, config.tokenizer):
         for name in ("path", "items_path", "users_path"):
             if name in node and not OmegaConf.is_interpolation(node, name) and node[name] is not None:
-                path = Path(node[name]).expanduser()
-                node[name] = str(path.absolute() if path.exists() else path)
+                node[name] = _absolute(node[name])
+
+
+def _absolute(path: Any) -> Any:
+    if not isinstance(path, str):
+        return [_absolute(item) for item in path]
+    expanded = Path(path).expanduser()
+    return str(expanded.absolute() if expanded.exists() else expanded)
 
 
 def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
@@ -127,11 +133,16 @@ def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
         if prepared.tokenized.codec is not None:
             with atomic_path(folder / prepared.tokenized.codec.name) as unfinished:
                 shutil.copyfile(prepared.tokenized.codec, unfinished)
+    fitted = getattr(prepared.dataset, "fitted", None)
+    if fitted is not None:
+        fitted.save(folder / FEATURES_FILE)
     environment = describe_environment(config, prepared, hardware)
     write_json(folder / "environment.json", environment)
 
     _seed(config.seed)  # the weights do not depend on whether a stage was trained or came from the cache
     model = instantiate(config.model, _partial_=True, _convert_="all")(prepared.spec)
+    for line in size_lines(model):
+        log.info("model: %s", line)
     context.loggers = _instantiate_all(config.logger, "logger")
     context.callbacks = _instantiate_all(config.callbacks, "callback")
     log_environment(context.loggers, OmegaConf.to_container(config, resolve=True), environment)
@@ -226,37 +237,47 @@ def _tokenize(
 
 
 def evaluate_baselines(config: DictConfig, prepared: Prepared, k_values: Sequence[int]) -> dict[str, float]:
-    """Metrics of every baseline under the run's own protocol, named like ``baseline/item_knn/test/recall@10``."""
+    """Metrics of every baseline for the same task under the run's own protocol, named like
+    ``baseline/item_knn/test/recall@10``."""
     from hydra.utils import get_class
 
     from genrec.config import instantiate
-    from genrec.trainers.evaluation import beyond_accuracy, evaluate_retrieval
 
-    if get_class(config.model._target_).task is not Task.RETRIEVAL:
-        return {}
+    task = get_class(config.model._target_).task
     final: dict[str, float] = {}
     for name, node in _baselines(config).items():
-        if node._target_ == config.model._target_:
+        if node._target_ == config.model._target_ or get_class(node._target_).task is not task:
             continue
         if _needs_vectors(node) and not prepared.dataset.has_text:
             log.info("baseline %s left out: %s has no item text", name, prepared.dataset.name)
             continue
         model = instantiate(node, _partial_=True, _convert_="all")(prepared.spec)
-        sequences = prepared.dataset.sequences
         for part in (VAL, TEST):
-            metrics = evaluate_retrieval(
-                model,
-                sequences,
-                part,
-                k_values=k_values,
-                filter_seen=config.filter_seen,
-                batch_size=512,
-                seed=config.seed,
-                progress=False,
-                beyond=beyond_accuracy(sequences, k_values, prepared.spec.item_vectors) if part == TEST else None,
-            )
+            metrics = _evaluate_baseline(model, config, prepared, part, k_values)
             final.update({f"baseline/{name}/{key}": value for key, value in metrics.items()})
     return final
+
+
+def _evaluate_baseline(
+    model: Any, config: DictConfig, prepared: Prepared, part: str, k_values: Sequence[int]
+) -> dict[str, float]:
+    from genrec.trainers.evaluation import beyond_accuracy, evaluate_retrieval
+    from genrec.trainers.scoring import evaluate_rows
+
+    if model.task is Task.RANKING:
+        return evaluate_rows(model, prepared.dataset.view(model.view), part, seed=config.seed, progress=False)
+    sequences = prepared.dataset.sequences
+    return evaluate_retrieval(
+        model,
+        sequences,
+        part,
+        k_values=k_values,
+        filter_seen=config.filter_seen,
+        batch_size=512,
+        seed=config.seed,
+        progress=False,
+        beyond=beyond_accuracy(sequences, k_values, prepared.spec.item_vectors) if part == TEST else None,
+    )
 
 
 def load_run(folder: Path, checkpoint: str = "best") -> LoadedRun:
@@ -365,7 +386,7 @@ def _report(prepared: Prepared) -> dict[str, float]:
 
 
 def _ceiling(prepared: Prepared, model: Any) -> dict[str, float]:
-    return prepared.dataset.ceiling if model.task is Task.RETRIEVAL else {}
+    return {} if model.task is Task.TOKENIZER else prepared.dataset.ceiling
 
 
 def _id_line(tokenized: Tokenized) -> str:
@@ -375,6 +396,19 @@ def _id_line(tokenized: Tokenized) -> str:
         spread = str(sizes[0]) if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
         return f"gave {ids.num_items:,} semantic IDs of {len(sizes)} digits with {spread} codes each"
     return f"gave {ids.num_items:,} semantic IDs over {' x '.join(str(size) for size in sizes)} codes"
+
+
+def size_lines(model: Any) -> list[str]:
+    """How large a model of rows is, and what of it are vectors of fields."""
+    fields = getattr(model, "fields", None)
+    if fields is None or not hasattr(fields, "memory"):
+        return []
+    sizes = fields.memory()
+    largest = sorted(sizes.items(), key=lambda entry: -entry[1])[:3]
+    shown = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in largest)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    whole = f"{sum(sizes.values()) / 1e6:.1f} MB in {len(sizes)} vocabularies"
+    return [f"{count:,} parameters; vectors of fields {whole}, the largest {shown}"]
 
 
 def quality_lines(report: dict[str, float]) -> list[str]:

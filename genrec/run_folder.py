@@ -20,6 +20,8 @@ from genrec.contracts import GenrecError
 
 log = logging.getLogger("genrec.run")
 
+FEATURES_FILE = "features.json"  # how raw columns of a table become what the weights were trained on
+
 _RESULTS = (
     "run.json",
     "run.log",
@@ -28,6 +30,10 @@ _RESULTS = (
     "semantic_ids.npz",
     "tokenizer_report.json",
     "codec.npz",
+    FEATURES_FILE,
+    "predictions.parquet",
+    "user_embeddings.parquet",
+    "item_embeddings.parquet",
     "tensorboard",
     "csv",
     "wandb",

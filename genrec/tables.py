@@ -25,6 +25,7 @@ SWEEP_WIDTH = 150  # where the output is no terminal: no header of six metrics i
 BASELINE, CEILING, TEST_PREFIX = "baseline/", "ceiling/", "test/"
 BEYOND_ACCURACY = ("coverage", "gini", "novelty", "popularity_lift", "diversity")
 USUAL_K = 10
+FIRST_LOOK = ("/auc", "/log_loss", "/rmse")  # of the metrics of a task
 
 
 class SweepJob(Protocol):
@@ -41,9 +42,12 @@ class SweepJob(Protocol):
 
 
 def metric_columns(final: Mapping[str, float]) -> list[str]:
-    """The test metrics worth a column, without their prefix: recall and NDCG where there are any, else all."""
+    """The test metrics worth a column, without their prefix: recall and NDCG where there are any, those that people
+    look at first where several tasks have many, else all."""
     names = [name.removeprefix(TEST_PREFIX) for name in final if name.startswith(TEST_PREFIX)]
     ranking = [name for kind in ("recall@", "ndcg@") for name in names if name.startswith(kind)]
+    if len(names) > MAX_COLUMNS and not ranking:
+        names = [name for name in names if "/" in name and name.endswith(FIRST_LOOK)]
     return (ranking or names)[:MAX_COLUMNS]
 
 

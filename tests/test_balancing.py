@@ -10,6 +10,7 @@ from torch import Tensor, distributed
 from torch.nn import Parameter
 
 from genrec.balancing import (
+    METHODS,
     Balancer,
     DynamicWeightAverage,
     Equal,
@@ -18,6 +19,7 @@ from genrec.balancing import (
     PCGrad,
     UncertaintyWeights,
 )
+from genrec.balancing import balancer as by_name
 from genrec.contracts import GenrecError
 
 ALL: list[type[Balancer]] = [Equal, UncertaintyWeights, GradNorm, MetaBalance, PCGrad, DynamicWeightAverage]
@@ -174,7 +176,7 @@ def test_uwl_is_not_clamped_at_zero_so_an_easy_task_is_not_stuck() -> None:
     shared, loss = zeros(), 0.01
     balancer = started(UncertaintyWeights(lr=0.05), "click", "rating")
     total = torch.tensor(0.0)
-    for _ in range(2000):
+    for _ in range(1000):
         losses = {name: linear(loss, shared, [1.0, 0.0]) for name in ("click", "rating")}
         total = balancer.backward(losses, [shared], [])
         balancer.step()
@@ -286,6 +288,25 @@ def test_gradnorm_measures_at_the_layer_it_is_told_and_no_embedding_table() -> N
         balancer.backward({name: table.sum() for name in ("click", "rating")}, [table], [layer])
 
 
+def test_a_whole_step_of_gradnorm_worked_by_hand() -> None:
+    """Losses 1, 1, 1 of initially 2, 1, 1 are 1/2, 1, 1 of those, on average 5/6: r = (3/5, 6/5, 6/5).
+
+    Lengths 3, 4, 5 are on average 4, so with alpha 1 the targets are 2.4, 4.8, 4.8 and the gradient of the weights is
+    (3, -4, 5). Adam's first step is 0.1 against each sign, to (0.9, 1.1, 0.9), which times 3 / 2.9 sums to 3. The model
+    still learns by the weights of before.
+    """
+    shared = zeros(3)
+    balancer = started(GradNorm(alpha=1.0, lr=0.1), "click", "rating", "like", last_shared=[shared])
+    balancer.load_state_dict({**balancer.state_dict(), "initial": torch.tensor([2.0, 1.0, 1.0])})
+    rows = {"click": [3.0, 0.0, 0.0], "rating": [0.0, 4.0, 0.0], "like": [0.0, 0.0, 5.0]}
+    total = balancer.backward({name: linear(1.0, shared, row) for name, row in rows.items()}, [shared], [])
+    assert total.item() == 3.0
+    assert grad(balancer._own) == [3.0, -4.0, 5.0]
+    assert grad(shared) == [3.0, 4.0, 5.0]
+    balancer.step()
+    assert balancer.weights == pytest.approx({"click": 27 / 29, "rating": 33 / 29, "like": 27 / 29}, rel=1e-5)
+
+
 def test_gradnorms_layer_of_several_experts_counts_as_one() -> None:
     """The click's gradients of lengths 3 and 4 are one of length 5, as the rating's is: nothing to move."""
     first, second = zeros(), zeros()
@@ -351,6 +372,42 @@ def test_the_moving_averages_of_metabalance() -> None:
     assert on_two_gradients(balancer, [0.0, 10.0], [2.0, 0.0]) == pytest.approx([2 * 25 / 24, 10.0])
 
 
+@pytest.mark.parametrize(("strategy", "factor"), [("A", 9 / 13), ("B", 1.0), ("C", 9 / 13)])
+def test_strategies_compare_the_averages_and_not_the_lengths_of_the_step(strategy: Any, factor: float) -> None:
+    """beta = 1/2. Lengths 1 and 9 give the averages 1/2 and 9/2; lengths 4 and 2 then give 9/4 and 13/4.
+
+    In the second step the auxiliary gradient is the shorter, but its average is the longer: it shrinks by 9/13 under A,
+    and under B it does not grow.
+    """
+    balancer = started(MetaBalance(strategy=strategy, beta=0.5, relax_factor=1.0), "click", "rating")
+    on_two_gradients(balancer, [1.0, 0.0], [0.0, 9.0])
+    assert on_two_gradients(balancer, [4.0, 0.0], [0.0, 2.0]) == pytest.approx([4.0, 2 * factor])
+
+
+def test_each_auxiliary_task_is_brought_near_the_target_on_its_own() -> None:
+    """Lengths 2, 8 and 1 with r = 1/2: 1/2 x 2/8 + 1/2 = 5/8 and 1/2 x 2/1 + 1/2 = 3/2."""
+    shared = zeros(3)
+    balancer = started(MetaBalance(relax_factor=0.5), "click", "rating", "like")
+    rows = {"click": [2.0, 0.0, 0.0], "rating": [0.0, 8.0, 0.0], "like": [0.0, 0.0, 1.0]}
+    balancer.backward({name: linear(1.0, shared, row) for name, row in rows.items()}, [shared], [])
+    assert grad(shared) == pytest.approx([2.0, 5.0, 1.5])
+    assert balancer.weights == pytest.approx({"click": 1.0, "rating": 5 / 8, "like": 3 / 2})
+
+
+def test_strategy_a_never_enlarges_and_b_never_shrinks() -> None:
+    noise = torch.Generator().manual_seed(0)
+    shrinks = started(MetaBalance(strategy="A"), "click", "rating")
+    grows = started(MetaBalance(strategy="B"), "click", "rating")
+    found = []
+    for _ in range(30):
+        first, second = torch.randn(2, 2, generator=noise).exp().tolist()
+        for method in (shrinks, grows):
+            on_two_gradients(method, first, second)
+        found.append((shrinks.weights["rating"], grows.weights["rating"]))
+    assert all(a <= 1 <= b and 1 in (a, b) for a, b in found)
+    assert min(a for a, _ in found) < 1 < max(b for _, b in found)
+
+
 def test_metabalance_treats_each_shared_parameter_apart() -> None:
     first, second = zeros(), zeros()
     balancer = started(MetaBalance(relax_factor=1.0), "click", "rating")
@@ -414,6 +471,29 @@ def test_three_tasks_equal_algorithm_1_in_the_generators_order() -> None:
     assert len(found) > 1  # the order matters on these gradients
 
 
+def test_three_tasks_by_hand_in_either_order() -> None:
+    """g1 = (1, 0), g2 = (-1, 1), g3 = (0, -1): g1.g2 = -1, g1.g3 = 0, g2.g3 = -1.
+
+    g1 first against g2 is (1/2, 1/2), which conflicts with g3 and ends at (1/2, 0); first against g3 it is unchanged,
+    and then (1/2, 1/2). g2 ends at 0 either way: g2 + g1 = (0, 1) and + g3; g2 + g3 = (-1, 0) and + g1. g3 against g1
+    is unchanged, then g3 + g2 / 2 = (-1/2, -1/2); first against g2 that conflicts with g1 and ends at (0, -1/2).
+    """
+    gradients = {"click": [1.0, 0.0], "rating": [-1.0, 1.0], "like": [0.0, -1.0]}
+    firsts = {(1, 2): (0.5, 0.0), (2, 1): (0.5, 0.5)}
+    thirds = {(0, 1): (-0.5, -0.5), (1, 0): (0.0, -0.5)}
+    met = set()
+    for seed in range(12):
+        order = torch.Generator().manual_seed(seed)
+        orders = [tuple(j for j in torch.randperm(3, generator=order).tolist() if j != i) for i in range(3)]
+        first, third = firsts[orders[0]], thirds[orders[2]]
+        shared = zeros()
+        balancer = started(PCGrad(), *gradients, generator=torch.Generator().manual_seed(seed))
+        balancer.backward({name: linear(1.0, shared, row) for name, row in gradients.items()}, [shared], [])
+        assert grad(shared) == pytest.approx([first[0] + third[0], first[1] + third[1]])
+        met.add((orders[0], orders[2]))
+    assert len(met) == 4
+
+
 def test_the_state_of_pcgrad_holds_its_generator() -> None:
     balancer = started(PCGrad(), "click", "rating", generator=torch.Generator().manual_seed(5))
     on_two_gradients(balancer, [1.0, 0.0], [-1.0, 1.0])
@@ -439,11 +519,59 @@ def test_the_weights_of_dwa_worked_by_hand() -> None:
     assert gradients == pytest.approx(list(expected.values()))
 
 
+def test_dwa_looks_back_two_epochs_and_no_further() -> None:
+    """The click goes 8, 2, 1 and the rating 3, 3, 6: q = (1/2, 2), and w = 2 softmax((1/2, 2) / 3)."""
+    balancer = started(DynamicWeightAverage(temperature=3.0), "click", "rating")
+    for click, rating in ((8.0, 3.0), (2.0, 3.0), (1.0, 6.0)):
+        balancer.on_epoch_end({"click": click, "rating": rating})
+    click, rating = math.exp(1 / 6), math.exp(2 / 3)
+    expected = {"click": 2 * click / (click + rating), "rating": 2 * rating / (click + rating)}
+    assert balancer.weights == pytest.approx(expected)
+
+
 def test_a_loss_of_zero_counts_as_unchanged_under_dwa() -> None:
     balancer = started(DynamicWeightAverage(), "click", "rating")
     for _ in range(2):
         balancer.on_epoch_end({"click": 0.0, "rating": 3.0})
     assert balancer.weights == {"click": 1.0, "rating": 1.0}
+
+
+# ---- by name --------------------------------------------------------------------------------------------------------
+
+
+def test_every_method_has_a_name() -> None:
+    assert {name: type(by_name(name)) for name in METHODS} == dict(
+        none=Equal,
+        uwl=UncertaintyWeights,
+        gradnorm=GradNorm,
+        metabalance=MetaBalance,
+        pcgrad=PCGrad,
+        dwa=DynamicWeightAverage,
+    )
+    assert by_name("gradnorm") is not by_name("gradnorm")
+
+
+def test_a_method_with_settings_of_its_own_passes_through() -> None:
+    given = GradNorm(alpha=1.5)
+    assert by_name(given) is given
+
+
+@pytest.mark.parametrize(("name", "near"), [("GradNorm", "gradnorm"), ("metabalence", "metabalance"), ("uw", "uwl")])
+def test_an_unknown_name_lists_the_names_and_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(GenrecError, match=rf"balancing={name}: .*mean {near}\?.*none, uwl, gradnorm"):
+        by_name(name)
+
+
+def test_what_is_no_name_is_no_method() -> None:
+    with pytest.raises(GenrecError, match=r"balancing=zzz: no such method\. Choose one of none, uwl"):
+        by_name("zzz")
+    with pytest.raises(GenrecError, match="balancing=None"):
+        by_name(None)  # pyright: ignore[reportArgumentType]
+
+
+def test_gradnorm_says_what_serves_a_model_without_a_shared_layer() -> None:
+    with pytest.raises(GenrecError, match=r"model=mmoe.*none, uwl, metabalance, pcgrad, dwa"):
+        started(GradNorm(), "click", "rating")
 
 
 # ---- several processes ----------------------------------------------------------------------------------------------
@@ -508,5 +636,5 @@ def test_mistakes_of_the_caller_are_named() -> None:
 def test_sparse_gradients_are_refused_where_they_cannot_be_balanced() -> None:
     table = Parameter(torch.ones(5, 2))
     loss = torch.nn.functional.embedding(torch.tensor([1, 3]), table, sparse=True).sum()
-    with pytest.raises(GenrecError, match="sparse=False"):
+    with pytest.raises(GenrecError, match="sparse_gradients=false"):
         started(MetaBalance(), "click").backward({"click": loss}, [table], [])

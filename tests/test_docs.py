@@ -24,10 +24,12 @@ import pytest
 
 from experiments import study
 from experiments.lastfm import fidelity
+from experiments.ranking import __main__ as ranking
 from experiments.speed.__main__ import parse as parse_bench
 from genrec import config as genrec_config
 from genrec.config.command_line import preflight
 from genrec.generate import parse as parse_generate
+from genrec.predict import parse as parse_predict
 from genrec.recommend import parse
 
 REPOSITORY = Path(__file__).parents[1]
@@ -38,6 +40,7 @@ PAGES = [
     *sorted((REPOSITORY / "experiments").glob("*/README.md")),
 ]
 RUN = "<!-- run -->"
+FILE = re.compile(r"<!-- file: (\S+) -->")
 TINY = [
     "experiment=quick",
     "data.source.num_users=60",
@@ -49,13 +52,15 @@ TINY = [
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced piece of code: where it stands, its language, its text and whether it is to be executed."""
+    """A fenced piece of code: where it stands, its language, its text, whether it is to be executed, and the file that
+    it is said to be."""
 
     page: str
     line: int
     language: str
     text: str
     run: bool
+    file: str | None = None
 
     @property
     def commands(self) -> list[str]:
@@ -70,10 +75,11 @@ def blocks(page: Path) -> list[Block]:
     for number, line in enumerate(lines, start=1):
         fence = re.match(r"```(\w*)", line)
         if fence and opened is None:
-            opened = (number, fence.group(1), before == RUN)
+            file = FILE.fullmatch(before)
+            opened = (number, fence.group(1), before == RUN, file.group(1) if file else None)
         elif fence and opened is not None:
-            start, language, run = opened
-            found.append(Block(page.name, start, language, "\n".join(lines[start : number - 1]), run))
+            start, language, run, file = opened
+            found.append(Block(page.name, start, language, "\n".join(lines[start : number - 1]), run, file))
             opened = None
         if line.strip():
             before = line.strip()
@@ -114,7 +120,8 @@ def test_block_runs(
         compose = genrec_config.compose_config
 
         def compose_small(overrides: Any = (), *arguments: Any, **options: Any) -> Any:
-            return compose([*overrides, *TINY], *arguments, **options)
+            small = [] if any(word.startswith("data=") for word in overrides) else TINY
+            return compose([*overrides, *small], *arguments, **options)
 
         monkeypatch.setattr(genrec_config, "compose_config", compose_small)
         monkeypatch.chdir(tmp_path)
@@ -131,6 +138,10 @@ def test_block_runs(
 
 @pytest.mark.parametrize("command", CHECKED)
 def test_command_is_valid(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for block in BLOCKS:
+        if block.file is not None:
+            (tmp_path / block.file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / block.file).write_text(block.text + "\n")
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command, comments=True)
     while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
@@ -148,6 +159,7 @@ def program_of(words: list[str]) -> tuple[str, list[str]]:
     elif words[0] == "python" and words[1].endswith(".py"):
         words = words[1:]
     scripts = {"genrec": "genrec.run", "genrec-recommend": "genrec.recommend", "genrec-generate": "genrec.generate"}
+    scripts["genrec-predict"] = "genrec.predict"
     return scripts.get(words[0], words[0]), words[1:]
 
 
@@ -164,6 +176,18 @@ def check_recommend(arguments: list[str]) -> None:
 def check_generate(arguments: list[str]) -> None:
     if "--help" not in arguments:
         parse_generate(arguments)
+
+
+def check_predict(arguments: list[str]) -> None:
+    if "--help" not in arguments:
+        parse_predict(arguments)
+
+
+def check_ranking(arguments: list[str]) -> None:
+    options = ranking.parse(arguments)
+    for data in getattr(options, "data", []):
+        for model in options.models:
+            check_run([f"data={data}", f"model={model}", "trainer=ctr", *options.override])
 
 
 def check_make(arguments: list[str]) -> None:
@@ -233,6 +257,8 @@ CHECKS = {
     "genrec.run": check_run,
     "genrec.generate": check_generate,
     "genrec.recommend": check_recommend,
+    "genrec.predict": check_predict,
+    "experiments.ranking": check_ranking,
     "make": check_make,
     "pip": check_pip,
     "build": check_installed("build"),

@@ -10,10 +10,28 @@ from torch.nn import functional
 
 from genrec import losses
 from genrec.contracts import GenrecError
-from genrec.losses import BCE, GBCE, FullCrossEntropy, SampledSoftmax
+from genrec.losses import (
+    BCE,
+    BPR,
+    GBCE,
+    FullCrossEntropy,
+    InBatchSoftmax,
+    SampledSoftmax,
+    item_loss,
+    scored_items,
+    scored_users,
+)
 
 NUM_ROWS, NUM_ITEMS, WIDTH = 150, 37, 5
-ALL = [FullCrossEntropy(), SampledSoftmax(num_negatives=6), BCE(num_negatives=3), GBCE(num_negatives=6)]
+ALL = [
+    FullCrossEntropy(),
+    SampledSoftmax(num_negatives=6),
+    SampledSoftmax(num_negatives=6, logq=True, sampling="popularity"),
+    BCE(num_negatives=3),
+    GBCE(num_negatives=6),
+    BPR(count=2, sampling="popularity", candidates=2),
+    InBatchSoftmax(),
+]
 
 
 def _inputs(dtype: torch.dtype = torch.float32, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -97,13 +115,32 @@ def test_sampled_softmax_is_cross_entropy_over_target_and_negatives(
         assert torch.allclose(a, b, atol=1e-10)
 
 
-def test_logq_corrects_every_logit_by_its_expected_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Items 0, 1, 2 with chances 1/2, 1/4, 1/4; logits 0; target 0, negatives 1 and 2, n = 2.
-    monkeypatch.setattr(losses, "_draw", lambda *_, **__: torch.tensor([[1, 2]]))
-    loss = SampledSoftmax(num_negatives=2, logq=True, sampling="popularity")
+def test_logq_corrects_every_logit_by_its_chance_to_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Items 0, 1, 2 with chances 1/2, 1/4, 1/4; logits 0; target 0, negatives 1, 2 and 1 again, n = 3.
+    monkeypatch.setattr(losses, "_draw", lambda *_, **__: torch.tensor([[1, 2, 1]]))
+    loss = SampledSoftmax(num_negatives=3, logq=True, sampling="popularity")
     given = loss(torch.zeros(1, 4), torch.ones(3, 4), torch.tensor([0]), torch.tensor([2.0, 1.0, 1.0]))
-    # exp(logit) is 1 / (n q): 1 for the target, 2 for each negative.
-    assert given.item() == pytest.approx(math.log(5.0))
+    # Q is 1 - (1/2)^3 = 7/8 of the target and 1 - (3/4)^3 = 37/64 of the others, each of which counts once.
+    assert given.item() == pytest.approx(math.log((8 / 7 + 2 * 64 / 37) / (8 / 7)))
+
+
+def test_with_every_item_drawn_the_sampled_softmax_is_the_full_one() -> None:
+    torch.manual_seed(0)
+    hidden, table, targets, counts = _inputs()
+    sampled = SampledSoftmax(num_negatives=20_000, logq=True, sampling="popularity")(hidden, table, targets, counts)
+    full = FullCrossEntropy()(hidden, table, targets, counts)
+    assert sampled.item() == pytest.approx(full.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [SampledSoftmax(num_negatives=2, logq=True, sampling="popularity"), InBatchSoftmax()])
+def test_an_item_without_training_interactions_counts_as_one(loss: Any) -> None:
+    """A held-out target may have none: log(0) would decide the validation loss of everyone."""
+    hidden, table, targets = torch.zeros(2, 3), torch.ones(3, 3), torch.tensor([0, 1])
+    values = []
+    for never in (0.0, 1.0):
+        torch.manual_seed(0)
+        values.append(loss(hidden, table, targets, torch.tensor([never, 1e6, 1e6])).item())
+    assert values[0] == pytest.approx(values[1], rel=1e-5) and values[0] < 20
 
 
 def test_logq_changes_nothing_under_uniform_sampling() -> None:
@@ -151,6 +188,85 @@ def test_gbce_at_zero_is_bce() -> None:
     assert values[0] == pytest.approx(values[1])
 
 
+# ---- pairs, batches -------------------------------------------------------------------------------------------------
+
+
+def test_bpr_over_items_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Scores ln 3 of the target 0, 0 of item 1: softplus(-ln 3) = ln 4/3; the second negative is the target and is out.
+    monkeypatch.setattr(losses, "_draw", lambda *_, **__: torch.tensor([[1, 0]]))
+    hidden, table = torch.tensor([[1.0, 0.0]]), torch.tensor([[math.log(3.0), 1.0], [0.0, 1.0]])
+    given = BPR(count=2)(hidden, table, torch.tensor([0]), torch.ones(2))
+    assert given.item() == pytest.approx(math.log(4 / 3) / 2)
+
+
+def test_bpr_infinite_at_score_difference_200(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_draw", lambda *_, **__: torch.tensor([[1]]))
+    hidden = torch.ones(1, 1, requires_grad=True)
+    loss = BPR()(hidden, torch.tensor([[-100.0], [100.0]]), torch.tensor([0]), torch.ones(2))
+    loss.backward()
+    assert loss.item() == 200.0 and hidden.grad is not None and hidden.grad.item() == 200.0
+
+
+# exp of the scores of three users (rows) for three items; items make 1/4, 1/2 and 1/4 of the training interactions.
+_ODDS = [[2.0, 1.0, 1.0], [3.0, 4.0, 1.0], [1.0, 2.0, 6.0]]
+_COUNTS = torch.tensor([1.0, 2.0, 1.0])
+
+
+def _of_odds(loss: InBatchSoftmax, users: list[int] | None = None) -> float:
+    table = torch.tensor(_ODDS).log().T.contiguous()
+    known = None if users is None else torch.tensor(users)
+    return loss(torch.eye(3), table, torch.tensor([0, 1, 2]), _COUNTS, known).item()
+
+
+def test_in_batch_softmax_with_logq_in_fractions() -> None:
+    # Divided by the shares the odds are 8 2 4 | 12 8 4 | 4 4 24, so the targets have 4/7, 1/3 and 3/4.
+    assert _of_odds(InBatchSoftmax()) == pytest.approx(math.log(7 / 4 * 3 * 4 / 3) / 3)
+    # As they are, 1/2, 1/2 and 2/3.
+    assert _of_odds(InBatchSoftmax(logq=False)) == pytest.approx(math.log(2 * 2 * 3 / 2) / 3)
+    # At temperature 1/2 odds are squared before: 16 2 4 | 36 32 4 | 4 8 144, which leaves 8/11, 4/9 and 12/13.
+    assert _of_odds(InBatchSoftmax(temperature=0.5)) == pytest.approx(math.log(11 / 8 * 9 / 4 * 13 / 12) / 3)
+
+
+def test_other_targets_of_a_user_are_no_negatives_of_the_user() -> None:
+    # Rows 0 and 2 are one user: 8 of 8 + 2, and 24 of 4 + 24; row 1 is as before.
+    assert _of_odds(InBatchSoftmax(), [5, 8, 5]) == pytest.approx(math.log(5 / 4 * 3 * 7 / 6) / 3)
+    assert _of_odds(InBatchSoftmax(), [5, 8, 6]) == pytest.approx(_of_odds(InBatchSoftmax()))
+
+
+def test_in_batch_softmax_crash_at_batch_size_1() -> None:
+    hidden, table, _, counts = _inputs()
+    for targets in ([3], [3, 3]):  # nothing to tell the target from
+        few = hidden.detach()[: len(targets)].requires_grad_()
+        loss = InBatchSoftmax()(few, table, torch.tensor(targets), counts, torch.zeros(len(targets), dtype=torch.int64))
+        loss.backward()
+        assert loss.item() == 0.0 and few.grad is not None and not few.grad.any()
+
+
+def test_score_tensors_are_summed_over_the_width() -> None:
+    """As many rows as items as dimensions, where a sum over another axis would go unnoticed by its shape."""
+    hidden, table = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([[3.0, 0.0], [1.0, 1.0]])
+    scores = torch.tensor([[3.0, 3.0], [0.0, 1.0]])  # by hand
+    expected = functional.cross_entropy(scores, torch.tensor([0, 1]))
+    for loss in (FullCrossEntropy(), InBatchSoftmax(logq=False)):
+        assert loss(hidden, table, torch.tensor([0, 1]), torch.ones(2)).item() == pytest.approx(expected.item())
+
+
+def test_what_a_loss_does_to_vectors_can_be_served() -> None:
+    """Temperature and cosine are in the products of ``scored_users`` and ``scored_items`` as they are in the loss."""
+    hidden, table, _, counts = _inputs()
+    loss = InBatchSoftmax(temperature=0.2, cosine=True, logq=False)
+    scores = scored_users(loss, hidden[:4]) @ scored_items(loss, table).T
+    cosines = functional.cosine_similarity(hidden[:4, None], table[None], dim=2)
+    assert torch.allclose(scores, cosines / 0.2, atol=1e-5)
+    targets = torch.arange(4)
+    expected = functional.cross_entropy(scores[:, :4], targets)
+    assert torch.allclose(loss(hidden[:4], table, targets, counts), expected, atol=1e-6)
+    assert scored_users(FullCrossEntropy(), hidden) is hidden and scored_items(FullCrossEntropy(), table) is table
+
+
+# ---- all of them ----------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("loss", ALL, ids=lambda loss: type(loss).__name__)
 def test_every_loss_learns_and_is_float32_under_autocast(loss: Any) -> None:
     torch.manual_seed(0)
@@ -189,3 +305,21 @@ def test_same_seed_same_loss(loss: Any) -> None:
 def test_impossible_settings_are_refused(build: Any, message: str) -> None:
     with pytest.raises(GenrecError, match=message):
         build()
+
+
+def test_losses_by_name() -> None:
+    found = {name: item_loss(name) for name in ("pointwise", "pairwise", "listwise", "in_batch", "full")}
+    assert found["pointwise"] == BCE()
+    assert found["pairwise"] == BPR()
+    assert found["listwise"] == SampledSoftmax(num_negatives=256, logq=True, sampling="popularity")
+    assert found["in_batch"] == InBatchSoftmax(logq=True)
+    assert found["full"] == FullCrossEntropy()
+    mine = GBCE(num_negatives=3)
+    assert item_loss(mine) is mine
+
+
+def test_a_wrong_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(GenrecError, match=r"model.loss=pairwize: expected one of pointwise, .*Did you mean pairwise\?"):
+        item_loss("pairwize")
+    with pytest.raises(GenrecError, match=r"model.loss=7 is no loss over items"):
+        item_loss(7)

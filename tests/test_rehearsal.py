@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.utils import get_class
 
 from genrec.config import compose_config, instantiate
 from genrec.config.command_line import preflight
 from genrec.contracts import GenrecError
 from genrec.data.sources.synthetic import SyntheticSource
 from genrec.pipeline import execute
-from genrec.rehearsal import invented_spec, rehearse
+from genrec.rehearsal import rehearse
 
 FAULTS = {
     "type": (["trainer.max_epochs=ten"], "trainer.max_epochs=ten: expected a whole number of at least 1."),
@@ -40,6 +41,32 @@ FAULTS = {
         ["split=global_time", "split.val_from=0.9", "split.test_from=0.8"],
         "0 < val_from < test_from is needed, got 0.9 and 0.8",
     ),
+    "rows for a model of histories": (
+        ["data=synthetic_clicks", "model=tiger"],
+        "Tiger learns from interactions of users",
+    ),
+    "histories for a model of rows": (["model=deepfm"], "DeepFM predicts labels of the rows of a table"),
+    "labels of a model": (["model=deepfm", "data=adult"], "DeepFM learns one label, and the data has income, never_m"),
+    "sequence of a model": (["model=din", "data=frappe"], "DIN"),
+    "split of a table": (["model=deepfm", "data=frappe", "split=leave_one_out"], "split=random_rows"),
+    "metric of rows": (
+        ["model=deepfm", "trainer=ctr", "data=frappe", "monitor=val/acu"],
+        "trainer.monitor=val/acu: that is not measured of label. Did you mean val/auc?",
+    ),
+    "type of a field": (
+        ["model=deepfm", "data=frappe", "data.features.user=spars"],
+        "data.features.user=spars: no type of field. Did you mean sparse?",
+    ),
+    "option of a field": (
+        ["model=deepfm", "data=frappe", "data.features.user={type: sparse, mincount: 2}"],
+        "data.features.user.mincount: no such option. Did you mean min_count?",
+    ),
+    "name of a method": (
+        ["model=mmoe", "trainer=mtl", "data=adult", "trainer.balancing=gradnrom"],
+        "no such method. Did you mean gradnorm?",
+    ),
+    "name of a loss": (["model=dssm", "model.loss=pairwize"], "Did you mean pairwise?"),
+    "tasks of a trainer": (["model=mmoe", "trainer=mtl", "data=adult", "data.tasks=[income]"], "MMoE learns one here"),
     "precision": (["hardware.precision=8"], "hardware.precision='8' is not known"),
 }
 
@@ -82,9 +109,13 @@ def test_a_sound_configuration_goes_on_to_the_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(path.stem for path in Path("conf/model").glob("*.yaml")))
 def test_every_model_can_be_rehearsed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Built, that is, and shown to the trainer: the default settings of none ask more than the invented shop has."""
-    config = compose_config([f"model={name}"])
+    wanted = Path(f"conf/model/{name}.yaml").read_text(encoding="utf-8").split("_target_: ")[1].split()[0]
+    rows = ["data=synthetic_clicks", "data.tasks=[click,buy]"] if get_class(wanted).view == "rows" else []
+    if rows and get_class(wanted).learns_tasks == 1:
+        rows[1] = "data.tasks=[click]"
+    config = compose_config([f"model={name}", *rows])
     seen = []
     trainer = instantiate(config.trainer, _convert_="all")
     monkeypatch.setattr(trainer, "check_model", seen.append)
     rehearse(config, trainer, None)
-    assert [type(model) for model in seen] == [type(instantiate(config.model, _partial_=True)(invented_spec()))]
+    assert [type(model) for model in seen] == [get_class(wanted)]

@@ -12,30 +12,41 @@ import torch
 from torch import nn
 
 from genrec.config import compose_config, instantiate
-from genrec.contracts import DataSpec, GenrecError, RunContext
+from genrec.contracts import IGNORE, DataSpec, GenrecError, RunContext
 from genrec.data.dataset import Dataset
+from genrec.data.row_splits import IN_TEST, IN_TRAIN, IN_VAL
+from genrec.data.rows import Lists, Rows, RowsView
 from genrec.data.sources.synthetic import SyntheticSource
 from genrec.data.splits import LeaveOneOut
 from genrec.semantic_ids import SemanticIds
 from genrec.trainers.base import trainable
 from genrec.trainers.checkpoints import BEST, LAST, read_checkpoint
+from tests.models.row_contract import row_batch, row_spec
 
 CONF = Path(__file__).parents[1] / "conf"
 TRAINERS = sorted(path.stem for path in (CONF / "trainer").glob("*.yaml"))
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 NUM_ITEMS = 60
 SMALL = {"embedding_dim": 16, "num_layers": 1, "num_decoder_layers": 1, "feedforward_dim": 16, "num_heads": 2,
-         "hidden_dims": [16], "latent_dim": 4, "num_embeddings": 8}  # fmt: skip
-NEXT_ITEMS = {"tiger", "tiger_item", "rpg", "sasrec", "hstu"}
+         "hidden_dims": [16], "latent_dim": 4, "num_embeddings": 8, "max_iter": 5}  # fmt: skip
+TOWERS = {"dssm", "youtube_dnn", "gru4rec", "comirec"}
+NEXT_ITEMS = {"tiger", "tiger_item", "rpg", "sasrec", "hstu"} | TOWERS
 COUNTS = {"popularity", "item_knn", "text_knn"}  # nothing to train
+ONE_LABEL = {"logistic_regression", "fm", "wide_deep", "deepfm", "dcnv2", "autoint", "din", "fcn"}
+SEVERAL_LABELS = {"shared_bottom", "esmm", "mmoe", "ple", "aitm"}
+ROWS = ONE_LABEL | SEVERAL_LABELS | {"base_rate", "gradient_boosting"}
+RECOMMENDERS = set(MODELS) - {"rqvae"} - ROWS
 CLAIMS = {
     "simple": set(MODELS),
-    "advanced": set(MODELS) - {"rqvae"},  # unless the monitor is a loss, see below
-    "tiger": set(MODELS) - {"rqvae"},
+    "advanced": RECOMMENDERS,  # others unless the monitor is a metric of theirs, see below
+    "tiger": RECOMMENDERS,
     "rqvae": {"rqvae"},
     "curriculum": NEXT_ITEMS | COUNTS,
-    "apr": set(MODELS) - {"rqvae"} - COUNTS,
+    "apr": RECOMMENDERS - COUNTS,
     "online": NEXT_ITEMS | COUNTS,
+    "ctr": ROWS,
+    "mtl": SEVERAL_LABELS,
+    "match": TOWERS | {"sasrec", "hstu", "gat", "lightgcn", "xsimgcl", "bpr_mf"},
 }
 
 
@@ -52,6 +63,23 @@ def spec(data: Dataset) -> DataSpec:
     return replace(data.spec, semantic_ids=SemanticIds(codes, (4, 4, 4), 3), item_vectors=vectors)
 
 
+def rows_and_spec(model_name: str) -> tuple[RowsView, DataSpec]:
+    """The planted table with as many labels as the model learns, "buy" given "click"."""
+    tasks = ("click",) if model_name in ONE_LABEL else ("click", "buy")
+    batch, spec = row_batch(600, tasks=tasks), row_spec(tasks)
+    features = spec.features
+    assert features is not None and batch.groups is not None
+    history = replace(features.sequences[0], pooling="attention")
+    features = replace(features, sequences=(history, *features.sequences[1:]))
+    lists = [
+        Lists(ids[ids != IGNORE].numpy(), np.cumsum([0, *(ids != IGNORE).sum(1).tolist()])) for ids in batch.sequences
+    ]
+    rows = Rows(batch.dense.numpy(), batch.sparse.numpy(), tuple(lists), batch.labels.numpy(), batch.groups.numpy())
+    parts = np.array([IN_TRAIN, IN_VAL, IN_TEST])[np.repeat([0, 1, 2], [400, 100, 100])]
+    view = RowsView(rows, features, parts)
+    return view, replace(spec, features=features, training_rows=view.training_rows)
+
+
 def test_every_trainer_says_which_models_it_claims() -> None:
     assert CLAIMS.keys() == set(TRAINERS) and len(TRAINERS) * len(MODELS) >= 70
 
@@ -64,10 +92,11 @@ def test_pair(trainer_name: str, model_name: str, data: Dataset, spec: DataSpec,
         if name in config.model:
             config.model[name] = value
     torch.manual_seed(0)
-    model: Any = instantiate(config.model, _partial_=True, _convert_="all")(spec)
+    table, table_spec = rows_and_spec(model_name) if model_name in ROWS else (None, spec)
+    model: Any = instantiate(config.model, _partial_=True, _convert_="all")(table_spec)
     trainer: Any = instantiate(config.trainer, _convert_="all")
     trainer.max_epochs, trainer.batch_size, trainer.max_steps = 2, 64, None
-    view = data.view(model.view, vectors=spec.item_vectors) if model.view == "items" else data
+    view: Any = table or (data.view(model.view, vectors=spec.item_vectors) if model.view == "items" else data)
     context = RunContext(tmp_path, progress=False)
     if model_name not in CLAIMS[trainer_name]:
         with pytest.raises(GenrecError, match=f"{type(model).__name__}.*(Use|has none)"):

@@ -28,6 +28,7 @@ SECTIONS = {
     "decoding": "experiments.speed.decoding",
     "sasrec": "experiments.speed.training_sasrec",
     "graphs": "experiments.speed.graphs",
+    "ranking": "experiments.speed.ranking",
     "training": "experiments.speed.training_tiger",
 }
 _FOLDER = Path(__file__).parent

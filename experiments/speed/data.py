@@ -13,6 +13,7 @@ import numpy as np
 from genrec.contracts import RunContext
 from genrec.data.dataset import Dataset
 from genrec.data.ragged import Ragged
+from genrec.data.rows import Lists, Rows
 from genrec.data.sequences import SequencesView
 from genrec.data.sources.amazon import AmazonSource
 from genrec.data.sources.lastfm import LastFMSource
@@ -95,3 +96,24 @@ def histories(view: SequencesView, num_users: int, max_history: int, seed: int =
     """Users drawn at random and the last items of each before the test item."""
     users = np.sort(np.random.default_rng(seed).choice(view.num_users, num_users, replace=False))
     return users, view.history("test").take(users).last(max_history)
+
+
+def invented_table(
+    num_rows: int = 100_000,
+    *,
+    num_dense: int = 13,
+    num_sparse: int = 26,
+    size: int = 10_000,
+    longest: int = 20,
+    seed: int = 0,
+) -> Rows:
+    """A table of Criteo's fields with uniform ids, 1 to ``size`` - 1, two binary labels, the second 1 only where the
+    first is, and in each row a history of 1 to ``longest`` ids."""
+    rng = np.random.default_rng(seed)
+    dense = rng.random((num_rows, num_dense), dtype=np.float32)
+    sparse = rng.integers(1, size, (num_rows, num_sparse), dtype=np.int32)
+    ends = np.cumsum(rng.integers(1, longest + 1, num_rows))
+    history = Lists(rng.integers(1, size, ends[-1], dtype=np.int32), np.append(0, ends))
+    labels = (rng.random((num_rows, 2)) < 0.3).astype(np.float32)
+    labels[:, 1] *= labels[:, 0]
+    return Rows(dense, sparse, (history,), labels)

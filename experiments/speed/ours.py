@@ -54,7 +54,9 @@ def _width(batch: Any) -> int:
 
 
 def num_targets(batch: Any) -> int:
-    """Scored positions of a training batch; edges of a batch of edges; items of a batch of items."""
+    """Scored positions of a training batch; edges of a batch of edges; items of a batch of items; rows of a table."""
+    if hasattr(batch, "labels"):
+        return len(batch)
     if hasattr(batch, "positives"):
         return len(batch.positives)
     return int((batch.targets >= 0).sum()) if hasattr(batch, "targets") else len(batch.items)

@@ -24,7 +24,8 @@ from genrec.graph import ITEM, TypedGraph
 
 logger = logging.getLogger("genrec.data")
 
-VIEWS = ("sequences", "tokens", "graph", "matrix", "items")
+VIEWS = ("sequences", "tokens", "graph", "matrix", "items")  # of interactions; a table has ROWS
+ROWS = "rows"
 
 
 class Source(Protocol):
@@ -50,6 +51,8 @@ class Dataset:
     of the graph; ``item_relations`` are columns of the item table whose values become its nodes, each with the
     separator of several values in a cell (or null): ``{genres: "|"}``.
     """
+
+    views = VIEWS
 
     def __init__(
         self,

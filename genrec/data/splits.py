@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from genrec.contracts import TEST, TRAIN, VAL, GenrecError
 from genrec.data.interactions import InteractionLog
 from genrec.data.ragged import Ragged
+
+if TYPE_CHECKING:
+    from genrec.data.row_splits import SplitTable
 
 logger = logging.getLogger("genrec.data")
 
@@ -127,7 +130,7 @@ class GlobalTime:
     """Trains on everything before ``val_from``, validates on what comes before ``test_from``, tests on the rest.
 
     Both are timestamps in the unit of the data, or, when below 1, shares of the interactions that come earlier.
-    Interactions at one timestamp never fall into different parts.
+    Interactions at one timestamp never fall into different parts. Rows of a table are divided alike.
     """
 
     val_from: float = 0.8
@@ -147,12 +150,19 @@ class GlobalTime:
                 "A split by global time needs timestamps, and these data have none. "
                 "Use split=leave_one_out or split=ratio_per_user."
             )
-        val_from, test_from = self.boundaries(log.timestamps)
-        parts = (log.timestamps >= val_from).astype(np.int64) + (log.timestamps >= test_from)
+        parts = self._parts(log.timestamps)
         first, last = log.timestamps.min(), log.timestamps.max()
         return _result(
             log, parts, f"val_from={self.val_from} and test_from={self.test_from}; time is {first} to {last}"
         )
+
+    def row_parts(self, table: SplitTable) -> np.ndarray:
+        """The part of every row of a table, by its column of times: 0 train, 1 val, 2 test."""
+        return self._parts(table.timestamps()).astype(np.uint8)
+
+    def _parts(self, timestamps: np.ndarray) -> np.ndarray:
+        val_from, test_from = self.boundaries(timestamps)
+        return (timestamps >= val_from).astype(np.int64) + (timestamps >= test_from)
 
     def boundaries(self, timestamps: np.ndarray) -> tuple[float, float]:
         """The first timestamps of validation and of test."""

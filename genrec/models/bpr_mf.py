@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from genrec.annotations import Count, NotNegative, Positive, check_arguments
 from genrec.contracts import DataSpec
-from genrec.losses import ItemLoss, PairLoss
+from genrec.losses import AnyLoss, PairLoss
 from genrec.models.user_item import UserItemModel
 
 
@@ -16,7 +16,7 @@ class BPRMF(UserItemModel):
         spec: DataSpec,
         *,
         embedding_dim: Count = 64,
-        loss: PairLoss | ItemLoss | None = None,
+        loss: PairLoss | AnyLoss | None = None,
         l2: NotNegative = 1e-3,
         init_std: Positive = 0.1,
         max_history: Count = 200,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from genrec.annotations import Count, NotNegative, Positive, Rate, check_arguments
 from genrec.contracts import DataSpec, GenrecError, PairBatch
 from genrec.graph import INTERACTS, ITEM, USER, EdgeType, TypedGraph, both_ways
-from genrec.losses import ItemLoss, PairLoss
+from genrec.losses import AnyLoss, PairLoss
 from genrec.models.text import text_features
 from genrec.models.user_item import Messages, UserItemModel
 from genrec.nn.edge_attention import Incidence, edge_attention
@@ -80,7 +80,7 @@ class GAT(UserItemModel):
         transform_values: bool = False,
         text: bool = False,
         num_neighbors: Sequence[Count] | None = None,
-        loss: PairLoss | ItemLoss | None = None,
+        loss: PairLoss | AnyLoss | None = None,
         l2: NotNegative = 1e-4,
         init_std: Positive = 0.1,
         max_history: Count = 200,

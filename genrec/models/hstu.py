@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genrec.annotations import Count, Rate, check_arguments
 from genrec.contracts import DataSpec
-from genrec.losses import ItemLoss
+from genrec.losses import AnyLoss
 from genrec.models.next_item import NextItemModel, check_heads, initialise
 from genrec.nn.causal import HSTUBlock
 from genrec.nn.dropout import Dropout
@@ -28,7 +28,7 @@ class HSTU(NextItemModel):
         num_heads: Count = 1,
         dropout: Rate = 0.4,
         max_history: Count = 50,
-        loss: ItemLoss | None = None,
+        loss: AnyLoss | None = None,
         text: bool = False,
     ) -> None:
         check_arguments(HSTU.__init__, locals(), "model")

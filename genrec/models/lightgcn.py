@@ -16,7 +16,7 @@ from torch.nn import functional
 from genrec.annotations import Count, NotNegative, Positive, check_arguments
 from genrec.contracts import DataSpec, GenrecError, Losses, PairBatch, SequenceBatch
 from genrec.graph import INTERACTS, ITEM, USER, EdgeType, TypedGraph
-from genrec.losses import ItemLoss, PairLoss
+from genrec.losses import AnyLoss, PairLoss
 from genrec.models.user_item import Messages, UserItemModel
 from genrec.nn.propagation import normalised_adjacency, normalised_weights
 
@@ -34,7 +34,7 @@ class LightGCN(UserItemModel):
         *,
         embedding_dim: Count = 64,
         num_layers: Count = 2,
-        loss: PairLoss | ItemLoss | None = None,
+        loss: PairLoss | AnyLoss | None = None,
         l2: NotNegative = 1e-4,
         init_std: Positive = 0.1,
         max_history: Count = 200,
@@ -109,7 +109,7 @@ class XSimGCL(LightGCN):
         contrast_weight: NotNegative = 0.2,
         contrast_layer: Count = 1,
         temperature: Positive = 0.15,
-        loss: PairLoss | ItemLoss | None = None,
+        loss: PairLoss | AnyLoss | None = None,
         l2: NotNegative = 1e-4,
         init_std: Positive = 0.1,
         max_history: Count = 200,

@@ -1,9 +1,13 @@
-"""What models share that read a history item by item and score the catalogue with the table they read it with.
+"""What models share that read a history item by item and score the catalogue by products with item vectors.
 
-Shapes: B rows, L items of history, D width, N items, F width of an item vector, R scored targets, k list length.
+Shapes: B rows, L items of history, D width, W width of what is read, N items, F width of an item vector, R scored
+targets, K interests of a user, k list length.
 """
 
 from __future__ import annotations
+
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +25,7 @@ from genrec.contracts import (
     Task,
 )
 from genrec.decoding.topk import rank_rows
-from genrec.losses import FullCrossEntropy, ItemLoss
+from genrec.losses import AnyLoss, FullCrossEntropy, item_loss, scored_items, scored_users
 from genrec.models.text import text_features
 from genrec.nn.serving import evaluating, recent
 
@@ -32,7 +36,9 @@ class NextItemModel(nn.Module):
     """An item table, a causal stack over it that a model provides as ``encode``, a loss and full-catalogue ranking.
 
     One pass over a row scores the targets of all its positions. The table is used for reading and for scoring; with
-    ``text`` it is a learned vector per item plus a learned projection of the item's vector.
+    ``text`` it is a learned vector per item plus a learned projection of the item's vector; without ``tie`` a second
+    table scores. A score is a product, of several interests the largest, in training as in recommending. ``loss`` is
+    an object or a name that ``genrec.losses.item_loss`` knows.
     """
 
     view = "sequences"
@@ -41,12 +47,20 @@ class NextItemModel(nn.Module):
     item_vectors_option = "text"  # the key of the config that asks for item vectors
 
     def __init__(
-        self, spec: DataSpec, *, embedding_dim: int, max_history: int, loss: ItemLoss | None, text: bool
+        self,
+        spec: DataSpec,
+        *,
+        embedding_dim: int,
+        max_history: int,
+        loss: AnyLoss | None,
+        text: bool,
+        tie: bool = True,
     ) -> None:
         super().__init__()
         self.max_history = max_history
-        self.item_loss = FullCrossEntropy() if loss is None else loss
+        self.item_loss: Any = FullCrossEntropy() if loss is None else item_loss(loss)
         self.items = nn.Embedding(spec.num_items, embedding_dim)
+        self.output = None if tie else nn.Embedding(spec.num_items, embedding_dim)
         counts = np.ones(spec.num_items) if spec.train is None else _frequencies(spec.train.values, spec.num_items)
         self.counts: Tensor  # (N,) training frequencies
         self.register_buffer("counts", torch.from_numpy(counts).float(), persistent=False)
@@ -57,12 +71,21 @@ class NextItemModel(nn.Module):
             self.text = nn.Linear(self.vectors.shape[1], embedding_dim, bias=False)
 
     def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Item vectors (B, L, D) of rows with ``lengths`` (B,) items to hidden states (B, L, D), causally."""
+        """Item vectors (B, L, W) of rows with ``lengths`` (B,) items to hidden states (B, L, D), causally."""
         raise NotImplementedError
 
     def table(self) -> Tensor:
-        """(N, D) the vectors of all items."""
+        """(N, W) the vectors by which items are read."""
         return self.items.weight if self.text is None else self.items.weight + self.text(self.vectors)
+
+    def read(self, table: Tensor, items: Tensor, lengths: Tensor, users: Tensor) -> Tensor:
+        """Hidden states (B, L, D), or (B, L, K, D) of several interests, after each of the ``items`` (B, L)."""
+        return self.encode(functional.embedding(items, table), lengths)
+
+    def outputs(self, table: Tensor, items: Tensor | None = None) -> Tensor:
+        """(n, D) the vectors by which ``items`` (n,) are scored (None: all), given those by which they are read."""
+        scoring = table if self.output is None else self.output.weight
+        return scoring if items is None else functional.embedding(items, scoring)
 
     def loss(self, batch: SequenceBatch) -> Losses:
         """The item loss averaged over the scored targets."""
@@ -72,31 +95,80 @@ class NextItemModel(nn.Module):
         table = self.table()
         if count == 0:
             return Losses(table.sum() * 0.0, 0)
-        hidden = self.encode(functional.embedding(batch.items, table), batch.lengths)
+        hidden = self.read(table, batch.items, batch.lengths, batch.users)
         if count == scored.numel():
             hidden, targets = hidden.flatten(0, 1), batch.targets.flatten()
         else:
             hidden, targets = hidden[scored], batch.targets[scored]
-        return Losses(self.item_loss(hidden, table, targets, self.counts), count)
+        if not getattr(self.item_loss, "over_targets", False):
+            outputs = self.outputs(table)
+            hidden = self._nearest(hidden, outputs, targets)
+            return Losses(self.item_loss(hidden, outputs, targets, self.counts), count)
+        users = batch.users[:, None].expand_as(scored)[scored]
+        candidates, places = targets.unique(return_inverse=True)
+        outputs = self.outputs(table, candidates)
+        hidden = self._nearest(hidden, outputs, places)
+        return Losses(self.item_loss(hidden, outputs, places, self.counts[candidates], users), count)
+
+    def _nearest(self, hidden: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Of several interests (R, K, D) the one that scores the target best: (R, D)."""
+        if hidden.ndim == 2:
+            return hidden
+        with torch.no_grad():
+            wanted = scored_items(self.item_loss, functional.embedding(targets, outputs))
+            scores = torch.einsum("rkd,rd->rk", scored_users(self.item_loss, hidden), wanted.to(hidden.dtype))
+            best = scores.argmax(dim=1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), best]
+
+    @torch.no_grad()
+    def encode_users(self, batch: HistoryBatch) -> Tensor:
+        """(B, D), or (B, K, D) of several interests: the vectors whose products with those of items are the scores."""
+        with evaluating(self):
+            return self._user_vectors(self.table(), batch)
+
+    @torch.no_grad()
+    def encode_items(self) -> Tensor:
+        """(N, D) the vectors that those of users are multiplied with."""
+        with evaluating(self):
+            return self._item_vectors(self.table())
 
     @torch.no_grad()
     def recommend(self, batch: HistoryBatch, k: int) -> Recommendations:
-        """The k best items of the catalogue by their products with the last hidden state."""
+        """The k best items of the catalogue by the products of ``encode_users`` and ``encode_items``."""
         with evaluating(self):
-            items, lengths = recent(batch.items, batch.lengths, self.max_history)
             table = self.table()
-            rows = torch.arange(len(items), device=items.device)
-            hidden = self.encode(functional.embedding(items, table), lengths)[rows, (lengths - 1).clamp(min=0)]
-            # In full precision whatever the network runs in: bfloat16 scores of the best items are mostly ties.
+            users, items = self._user_vectors(table, batch), self._item_vectors(table)
             with torch.autocast(items.device.type, enabled=False):
-                hidden, table = hidden.to(self.items.weight.dtype), table.to(self.items.weight.dtype)
                 return rank_rows(
-                    lambda part: functional.linear(hidden[part], table),
-                    num_rows=len(items),
-                    num_items=len(table),
+                    lambda part: products(users[part], items),
+                    num_rows=len(users),
+                    num_items=len(items),
                     k=k,
                     seen=batch.seen,
                 )
+
+    # In full precision whatever the network runs in: bfloat16 scores of the best items are mostly ties.
+
+    def _user_vectors(self, table: Tensor, batch: HistoryBatch) -> Tensor:
+        items, lengths = recent(batch.items, batch.lengths, self.max_history)
+        rows = torch.arange(len(items), device=items.device)
+        hidden = self.read(table, items, lengths, batch.users)[rows, (lengths - 1).clamp(min=0)]
+        return scored_users(self.item_loss, hidden.to(self.items.weight.dtype))
+
+    def _item_vectors(self, table: Tensor) -> Tensor:
+        return scored_items(self.item_loss, self.outputs(table).detach().to(self.items.weight.dtype))
+
+
+def products(users: Tensor, items: Tensor) -> Tensor:
+    """Scores (B, N) of items (N, D) for users (B, D); for several interests (B, K, D) the largest."""
+    if users.ndim == 2:
+        return functional.linear(users, items)
+    return reduce(torch.maximum, (functional.linear(interest, items) for interest in users.unbind(1)))
+
+
+def running_mean(x: Tensor) -> Tensor:
+    """(B, L, D) to the mean of each place and those before it."""
+    return x.cumsum(dim=1) / torch.arange(1, x.shape[1] + 1, device=x.device)[:, None]
 
 
 def check_heads(embedding_dim: int, num_heads: int) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from genrec.annotations import Count, Rate, check_arguments
 from genrec.contracts import DataSpec
-from genrec.losses import ItemLoss
+from genrec.losses import AnyLoss
 from genrec.models.next_item import NextItemModel, check_heads, initialise
 from genrec.nn.causal import LiGRBlock, TransformerBlock
 from genrec.nn.dropout import Dropout
@@ -41,7 +41,7 @@ class SASRec(NextItemModel):
         max_history: Count = 50,
         block: Literal["vanilla", "ligr"] = "vanilla",
         positions: Literal["start", "end"] = "start",
-        loss: ItemLoss | None = None,
+        loss: AnyLoss | None = None,
         text: bool = False,
     ) -> None:
         check_arguments(SASRec.__init__, locals(), "model")

@@ -26,7 +26,7 @@ from genrec.contracts import (
 )
 from genrec.decoding.topk import rank_rows
 from genrec.graph import EdgeType
-from genrec.losses import BPR, ItemLoss, PairLoss
+from genrec.losses import BPR, AnyLoss, PairLoss, item_loss, scored_items, scored_users
 from genrec.nn.pair_scores import pair_scores
 from genrec.nn.serving import evaluating
 
@@ -62,7 +62,7 @@ class UserItemModel(nn.Module):
         spec: DataSpec,
         *,
         embedding_dim: int,
-        loss: PairLoss | ItemLoss | None,
+        loss: PairLoss | AnyLoss | None,
         l2: float,
         init_std: float,
         max_history: int,
@@ -72,7 +72,7 @@ class UserItemModel(nn.Module):
             raise GenrecError(f"{type(self).__name__} learns from training edges, and none were given. Choose data.")
         self.max_history = max_history
         self.num_users, self.num_items = spec.num_users, spec.num_items
-        self.pair_loss: PairLoss | _OverCatalogue = _as_pair_loss(loss or BPR())
+        self.pair_loss: PairLoss | _OverCatalogue = _as_pair_loss(BPR() if loss is None else loss)
         self.l2 = l2
         self.nodes = nn.Embedding(spec.num_users + spec.num_items, embedding_dim)  # users first
         nn.init.normal_(self.nodes.weight, std=init_std)
@@ -105,7 +105,8 @@ class UserItemModel(nn.Module):
         """The pair loss by the final vectors of all users (U, D) and items (N, D)."""
         if isinstance(self.pair_loss, _OverCatalogue):
             chosen = functional.embedding(batch.users, users)
-            return self.pair_loss.loss(chosen, items, batch.positives, self.counts)
+            given = (batch.users,) if getattr(self._item_loss, "over_targets", False) else ()
+            return self._item_loss(chosen, items, batch.positives, self.counts, *given)
         candidates = torch.cat([batch.positives[:, None], batch.negatives], dim=1)
         return self._pair_loss(users, items, batch.users, candidates)
 
@@ -136,8 +137,8 @@ class UserItemModel(nn.Module):
         return PairBatch(batch.users[rows], positives, drawn + (drawn >= positives[:, None]).long())
 
     @torch.no_grad()
-    def recommend(self, batch: HistoryBatch, k: int) -> Recommendations:
-        """The k best items by the product of final vectors."""
+    def encode_users(self, batch: HistoryBatch) -> Tensor:
+        """(B, D) the vectors whose products with those of ``encode_items`` are the scores."""
         with evaluating(self), torch.autocast(batch.items.device.type, enabled=False):
             users, items = self._final_vectors()
             known = batch.users.clamp(min=0)
@@ -145,13 +146,30 @@ class UserItemModel(nn.Module):
             unknown = (batch.users == IGNORE) | ~self.trained[known]
             if bool(unknown.any()):
                 chosen = torch.where(unknown[:, None], self._of_history(batch, items), chosen)
+            return scored_users(self._item_loss, chosen)
+
+    @torch.no_grad()
+    def encode_items(self) -> Tensor:
+        """(N, D) the vectors that those of users are multiplied with."""
+        with evaluating(self), torch.autocast(self.nodes.weight.device.type, enabled=False):
+            return scored_items(self._item_loss, self._final_vectors()[1].detach())
+
+    @torch.no_grad()
+    def recommend(self, batch: HistoryBatch, k: int) -> Recommendations:
+        """The k best items by the product of final vectors."""
+        with torch.autocast(batch.items.device.type, enabled=False):
+            users, items = self.encode_users(batch), self.encode_items()
             return rank_rows(
-                lambda rows: functional.linear(chosen[rows], items),
-                num_rows=len(chosen),
+                lambda rows: functional.linear(users[rows], items),
+                num_rows=len(users),
                 num_items=len(items),
                 k=k,
                 seen=batch.seen,
             )
+
+    @property
+    def _item_loss(self) -> Any:
+        return self.pair_loss.loss if isinstance(self.pair_loss, _OverCatalogue) else self.pair_loss
 
     def _of_history(self, batch: HistoryBatch, items: Tensor) -> Tensor:
         """(B, D) the mean vector of the items of each history."""
@@ -181,9 +199,10 @@ class _OverCatalogue:
     num_negatives = 0
     sampling: Literal["uniform", "popularity"] = "uniform"
 
-    def __init__(self, loss: ItemLoss) -> None:
+    def __init__(self, loss: Any) -> None:
         self.loss = loss
 
 
 def _as_pair_loss(loss: Any) -> PairLoss | _OverCatalogue:
-    return loss if hasattr(loss, "of_scores") else _OverCatalogue(loss)
+    found = loss if hasattr(loss, "of_scores") else item_loss(loss)
+    return found if hasattr(found, "of_scores") else _OverCatalogue(found)

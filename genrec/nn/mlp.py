@@ -1,26 +1,44 @@
-"""A plain multi-layer perceptron."""
+"""A plain multi-layer perceptron, and what may stand between its layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+from genrec.nn.dropout import Dropout
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU and dropout between them; (..., ``input_dim``) -> (..., ``output_dim``).
+    """Linear layers with an activation and dropout between them; (..., ``input_dim``) -> (..., ``output_dim``).
 
     Nothing follows the last layer, so that the output can take any sign and scale. Weights start so that the variance
     of the inputs is kept from layer to layer (He et al. 2015); torch's default would divide it by six per layer.
+    ``batch_norm`` standardises hidden units over the batch before their activation, "relu" or "dice" (``Dice``).
     """
 
-    def __init__(self, input_dim: int, hidden_dims: Sequence[int], output_dim: int, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dims: Sequence[int],
+        output_dim: int,
+        *,
+        dropout: float = 0.0,
+        activation: Literal["relu", "dice"] = "relu",
+        batch_norm: bool = False,
+    ) -> None:
         super().__init__()
         widths = [input_dim, *hidden_dims]
         layers: list[nn.Module] = []
         for width, following in pairwise(widths):
-            layers += [nn.Linear(width, following), nn.ReLU(inplace=True), nn.Dropout(dropout)]
+            layers.append(nn.Linear(width, following))
+            if batch_norm:
+                layers.append(BatchNorm(following))
+            layers += [Dice(following) if activation == "dice" else nn.ReLU(inplace=True), Dropout(dropout)]
         self.hidden = nn.Sequential(*layers)
         self.output = nn.Linear(widths[-1], output_dim)
         self.reset_parameters()
@@ -36,3 +54,37 @@ class MLP(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.output(self.hidden(inputs))
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation over all but the last dimension of (..., width).
+
+    A single row has no variance to speak of: the moving averages serve, in training too, and stay as they are.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows = input.reshape(-1, input.shape[-1])
+        if self.training and len(rows) < 2:
+            rows = functional.batch_norm(
+                rows, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
+        else:
+            rows = super().forward(rows)
+        return rows.reshape(input.shape)
+
+
+class Dice(nn.Module):
+    """p x + (1 - p) alpha x with p the sigmoid of x standardised over the batch (Zhou et al., KDD 2018, equation 3).
+
+    ``x`` (..., ``width``); mean and variance are those of each neuron, moving averages of them in evaluation; ``alpha``
+    is learned for each neuron from 0, ``eps`` is the paper's 1e-8.
+    """
+
+    def __init__(self, width: int, *, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.norm = BatchNorm(width, eps=eps, affine=False)
+        self.alpha = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        share = torch.sigmoid(self.norm(x))
+        return x * (share + (1.0 - share) * self.alpha)

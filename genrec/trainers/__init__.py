@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from genrec.trainers.advanced import AdvancedTrainer
     from genrec.trainers.adversarial import APRTrainer
     from genrec.trainers.base import BaseTrainer, create_trainer
+    from genrec.trainers.ctr import CTRTrainer
     from genrec.trainers.curriculum import CurriculumTrainer
     from genrec.trainers.hardware import Hardware
+    from genrec.trainers.match import MatchTrainer
+    from genrec.trainers.mtl import MTLTrainer
     from genrec.trainers.online import OnlineTrainer
     from genrec.trainers.rqvae import RQVAETrainer
     from genrec.trainers.simple import SimpleTrainer
@@ -20,8 +23,11 @@ _HOMES = {
     "APRTrainer": "adversarial",
     "AdvancedTrainer": "advanced",
     "BaseTrainer": "base",
+    "CTRTrainer": "ctr",
     "CurriculumTrainer": "curriculum",
     "Hardware": "hardware",
+    "MTLTrainer": "mtl",
+    "MatchTrainer": "match",
     "OnlineTrainer": "online",
     "RQVAETrainer": "rqvae",
     "SimpleTrainer": "simple",
@@ -33,8 +39,11 @@ __all__ = [
     "APRTrainer",
     "AdvancedTrainer",
     "BaseTrainer",
+    "CTRTrainer",
     "CurriculumTrainer",
     "Hardware",
+    "MTLTrainer",
+    "MatchTrainer",
     "OnlineTrainer",
     "RQVAETrainer",
     "SimpleTrainer",

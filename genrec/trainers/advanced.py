@@ -20,7 +20,7 @@ from genrec.trainers.learner import DEFAULT_LR, Learner
 
 logger = logging.getLogger("genrec.trainers")
 
-_SMALLER_IS_BETTER = re.compile(r"(loss|mse|sse|mae|error)(_per_sample)?(@\d+)?$")
+_SMALLER_IS_BETTER = re.compile(r"(loss|mse|sse|mae|error|ece|brier|normalised_entropy)(_per_sample)?(@\d+)?$")
 
 
 @dataclass(kw_only=True)
@@ -135,9 +135,13 @@ class AdvancedTrainer(BaseTrainer):
         gain = value - self.best_value if self.direction == "max" else self.best_value - value
         return gain > self.min_delta
 
+    @property
+    def shown_metrics(self) -> list[str]:
+        """The validation metrics in the line of an epoch."""
+        return list(dict.fromkeys([self.monitor, self.monitor.replace("recall@", "ndcg@")]))
+
     def epoch_line(self, train_metrics: dict[str, float], eval_metrics: dict[str, float]) -> str:
-        shown = [self.monitor, self.monitor.replace("recall@", "ndcg@"), f"{VAL}/loss"]
-        values = {name: eval_metrics[name] for name in dict.fromkeys(shown[:2]) if name in eval_metrics}
+        values = {name: eval_metrics[name] for name in self.shown_metrics if name in eval_metrics}
         if not values and f"{VAL}/loss" in eval_metrics:
             values = {f"{VAL}/loss": eval_metrics[f"{VAL}/loss"]}
         parts = [f"{name.replace('/', '_')}: {value:.4f}" for name, value in values.items()]

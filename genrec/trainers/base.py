@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from annotated_types import MinLen
-from torch import nn
+from torch import Tensor, nn
 
 from genrec.annotations import Count, Positive, check_fields
 from genrec.artifacts import fingerprint
@@ -34,6 +34,7 @@ from genrec.trainers.hardware import Hardware
 from genrec.trainers.learner import Learner, optimizer_steps
 from genrec.trainers.parameter_groups import ParameterGroup
 from genrec.trainers.progress import Bar, duration
+from genrec.trainers.scoring import evaluate_rows
 from genrec.trainers.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("genrec.trainers")
 
 # In metrics.json, but not in the line of results.
-_SELDOM_READ = re.compile(rf"/(hit|mrr|precision|map|{'|'.join(BEYOND_ACCURACY)})@|/level_")
+_SELDOM_READ = re.compile(
+    rf"/(hit|mrr|precision|map|{'|'.join(BEYOND_ACCURACY)})@|/level_|/(ece|normalised_entropy|brier|mse)$"
+)
 
 
 _BATCH_SIZE = 256
@@ -135,8 +138,22 @@ class BaseTrainer:
         """The loss of one batch of held-out targets, which ``val/loss`` averages."""
         return model.loss(batch)  # pyright: ignore[reportCallIssue]
 
+    def backward(self, learner: Learner, loss: Tensor) -> None:
+        """Fills the gradients of a step; ``loss`` is what ``train_step`` gave, scaled for mixed precision."""
+        loss.backward()
+
     def evaluate(self, model: nn.Module, view: Any, part: str, *, progress: bool = True) -> dict[str, float]:
         """Metrics of the model as it is on "val" or "test" (or "train": memorisation), named like ``val/recall@10``."""
+        if hasattr(model, "predict"):
+            return evaluate_rows(
+                model,
+                view,
+                part,
+                batch_size=self.eval_batch_size,
+                seed=self.context.seed,
+                progress=progress,
+                loss=self.validate_step if part == VAL and trainable(model) else None,
+            )
         if hasattr(model, "recommend"):
             return evaluate_retrieval(
                 model,
@@ -175,9 +192,10 @@ class BaseTrainer:
         A run also asks it before data is read, of the model built on a tiny invented shop.
         """
         if self.validates and "@" in self.monitor and not hasattr(model, "recommend"):
+            instead = "trainer=ctr" if hasattr(model, "predict") else "trainer=rqvae"
             raise GenrecError(
                 f"trainer.monitor={self.monitor} scores recommendations, and {type(model).__name__} makes none. "
-                "Use trainer=rqvae, or trainer.monitor=val/loss."
+                f"Use {instead}, or trainer.monitor=val/loss."
             )
 
     def check_schedule(self, schedule: Schedule | None) -> None:
@@ -272,8 +290,9 @@ class BaseTrainer:
         from genrec.trainers.evaluation import recommend_users
 
         if not hasattr(model, "recommend"):
-            raise GenrecError(f"{type(model).__name__} recommends nothing: it has no method recommend.")
-        device = (self.context.hardware or Hardware()).prepare()
+            hint = " Use trainer=ctr to predict the labels of rows." if hasattr(model, "predict") else ""
+            raise GenrecError(f"{type(model).__name__} recommends nothing: it has no method recommend.{hint}")
+        device = self.hardware_now.prepare()
         if isinstance(model, nn.Module):
             model.to(device)
         return recommend_users(
@@ -363,6 +382,11 @@ class BaseTrainer:
         self._context = context
         self.hardware: Hardware = context.hardware or Hardware()
         self._checkpoints = CheckpointFolder(context.output_dir / "checkpoints")
+
+    @property
+    def hardware_now(self) -> Hardware:
+        """What the context says a model runs on."""
+        return self.context.hardware or Hardware()
 
     @property
     def extra_callbacks(self) -> list[Any]:
@@ -601,6 +625,9 @@ def create_trainer(trainer_type: str = "advanced", **options: Any) -> BaseTraine
         "curriculum": "CurriculumTrainer",
         "apr": "APRTrainer",
         "online": "OnlineTrainer",
+        "match": "MatchTrainer",
+        "ctr": "CTRTrainer",
+        "mtl": "MTLTrainer",
     }
     if trainer_type not in known:
         raise GenrecError(f"Unknown trainer type {trainer_type!r}. Choose one of {', '.join(known)}.")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genrec.contracts import GenrecError, Plan
-from genrec.optimizers import build_optimizer
+from genrec.optimizers import build_optimizer, clip_gradients
 from genrec.schedulers import Schedule
 from genrec.trainers.checkpoints import set_rng_state
 from genrec.trainers.evaluation import WeightedMean
@@ -139,6 +139,9 @@ class Learner(pl.LightningModule):
         self.latest = losses.total.detach()
         return losses.total
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        self.policy.backward(self, loss)
+
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         factor = self.lr_factor()
         for group in optimizer.param_groups:
@@ -166,10 +169,7 @@ class Learner(pl.LightningModule):
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)
-        if value is not None:
-            torch.nn.utils.clip_grad_value_(self.parameters(), value)
-        if norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), norm)
+        clip_gradients(self.parameters(), norm=norm, value=value)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.step_in_epoch += 1

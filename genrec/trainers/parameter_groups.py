@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -14,6 +14,7 @@ from torch import nn
 from genrec.annotations import NotNegative, check_fields
 from genrec.contracts import GenrecError
 from genrec.nn.embedding import TokenEmbedding
+from genrec.nn.fields import FieldEmbedding
 
 _NAMES_SHOWN = 8
 
@@ -56,14 +57,16 @@ def parameter_groups(
     """The groups an optimizer is given: of what no entry matches, then of each entry, the first match deciding.
 
     Each is split into matrices and what no weight decay may shrink: vectors and scalars (norms, biases) and, by choice,
-    embeddings. ``separate_hidden`` also sets apart the matrices of linear layers (``hidden`` True). A group holds the
-    ``names`` of its parameters and its ``lr_scale``. Frozen parameters are in none of them.
+    embeddings. ``separate_hidden`` also sets apart the matrices of linear layers (``hidden`` True). Tables with sparse
+    gradients are set apart always (``sparse`` True). A group holds the ``names`` of its parameters and its
+    ``lr_scale``. Frozen parameters are in none of them.
     """
     settings = [ParameterGroup.of(entry, f"trainer.parameter_groups[{i}]") for i, entry in enumerate(entries)]
     homes = _homes(model, settings)
-    embeddings = _weights_of(model, (nn.Embedding, TokenEmbedding))
+    embeddings = _weights_of(model, (nn.Embedding, TokenEmbedding, FieldEmbedding))
+    sparse = _weights_of(model, (FieldEmbedding,), lambda module: module.sparse_gradients)
     linear = _weights_of(model, (nn.Linear,)) - embeddings
-    groups: dict[tuple[int, bool, bool], dict[str, Any]] = {}
+    groups: dict[tuple[int, bool, bool, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         place = homes[name]
         group = settings[place] if place >= 0 else ParameterGroup(match="*")
@@ -71,12 +74,13 @@ def parameter_groups(
             continue
         spared = parameter.ndim < 2 or (not decay_embeddings and id(parameter) in embeddings)
         hidden = separate_hidden and group.hidden and id(parameter) in linear
-        key = (place, spared, not hidden)
+        key = (place, spared, not hidden, id(parameter) in sparse)
         if key not in groups:
             decay = 0.0 if spared else group.weight_decay
             groups[key] = {"params": [], "names": [], "lr_scale": float(group.lr_scale)}
             groups[key] |= {} if decay is None else {"weight_decay": float(decay)}
             groups[key] |= {"hidden": hidden} if separate_hidden else {}
+            groups[key] |= {"sparse": True} if id(parameter) in sparse else {}
         groups[key]["params"].append(parameter)
         groups[key]["names"].append(name)
     return [groups[key] for key in sorted(groups)]
@@ -118,7 +122,10 @@ def _nothing_matches(key: str, pattern: str, names: Sequence[str]) -> str:
     return f"{key}={pattern}: no parameter has such a name. Some names{more}: {', '.join(shown)}."
 
 
-def _weights_of(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[int]:
-    """The ids of the weights (tables, matrices) that modules of these kinds hold themselves."""
-    found = (module.parameters(recurse=False) for module in model.modules() if isinstance(module, kinds))
+def _weights_of(
+    model: nn.Module, kinds: tuple[type[nn.Module], ...], chosen: Callable[[Any], bool] = lambda module: True
+) -> set[int]:
+    """The ids of the weights (tables, matrices) that modules of these kinds, if ``chosen``, hold themselves."""
+    modules = (module for module in model.modules() if isinstance(module, kinds) and chosen(module))
+    found = (module.parameters(recurse=False) for module in modules)
     return {id(parameter) for parameters in found for parameter in parameters if parameter.ndim == 2}

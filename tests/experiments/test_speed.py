@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.speed import data, table
+from experiments.speed import data, ranking, table
 from experiments.speed.__main__ import SECTIONS, main, parse
 from experiments.speed.machine import CpuClock, Machine, matrix_rate
 from experiments.speed.measure import Absent, Contender, Referee, Rules, Task, Turn, Work, build_row, fastest, shown
@@ -21,6 +21,7 @@ from experiments.speed.profiling import kind_of
 from experiments.speed.setting import Setting, attempt, optional
 from experiments.speed.table import Row
 from genrec.contracts import DataSpec
+from genrec.data.rows import Rows
 from genrec.models.tiger import Tiger
 
 MACHINE = Machine("a processor", 2, 1, "2", "3", {"fp32": 1e9, "bf16": 2e9}, bandwidth=1e6, bf16_pays=True)
@@ -264,6 +265,52 @@ def test_sampled_batches_are_spread_over_all_lengths(training: Training) -> None
     some = sampled(training.plan.plan, 5)
     widths = sorted(some[i].items.shape[1] for i in range(WARM_UP_STEPS, len(some)))
     assert len(some) == 5 + WARM_UP_STEPS and widths[0] <= 4 and widths[-1] > widths[0]
+
+
+@pytest.fixture(scope="module")
+def rows() -> Rows:
+    return data.invented_table(40, num_sparse=3, num_dense=2, size=ranking.SIZE, longest=ranking.LENGTH)
+
+
+def test_an_invented_table_has_ids_histories_and_labels_that_follow_each_other(rows: Rows) -> None:
+    assert (rows.dense.shape, rows.sparse.shape, rows.labels.shape) == ((40, 2), (40, 3), (40, 2))
+    [history] = rows.sequences
+    lengths = np.diff(history.offsets)
+    assert lengths.min() >= 1 and lengths.max() <= ranking.LENGTH and history.offsets[-1] == len(history.values)
+    for ids in (rows.sparse, history.values):
+        assert ids.min() >= 1 and ids.max() < ranking.SIZE  # 0 is of values that are not known, and peers pad with it
+    assert rows.labels[:, 0].any() and not (rows.labels[:, 1] > rows.labels[:, 0]).any()
+
+
+def test_ranking_models_and_their_peers_train_on_the_same_table(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "invented_table", lambda *_, **__: rows)
+    monkeypatch.setattr(ranking, "BATCH", 16)
+    monkeypatch.setattr(ranking, "CASES", ranking.CASES[1:2])
+    first, second = ranking.tasks(Setting(MACHINE, tmp_path, quick=True))
+    assert first.reference == "torch-rechub DIN, its trainer" and "40 rows, 3 sparse fields" in first.name
+    assert second.reference == "torch-rechub DIN, bare steps, fp32"
+    assert [c.target for c in first.contenders if isinstance(c, Contender) and c.ours] == ["3x", "3x"]
+    for one in (*first.contenders, *second.contenders):
+        if isinstance(one, Absent):
+            assert "torch_rechub" in one.reason
+        elif one.name.endswith(("bf16", "its trainer", "fused Adam, fp32")):
+            work = one.call()
+            assert work.units == 40 and (work.seconds is None or work.seconds > 0)
+
+
+def test_peers_get_the_columns_of_the_table(rows: Rows) -> None:
+    columns, labels = ranking.columns(rows)
+    assert list(columns) == ["s0", "s1", "s2", "d0", "d1", "history"] and labels.shape == (40, 2)
+    assert (columns["s1"] == rows.sparse[:, 1]).all() and (columns["d1"] == rows.dense[:, 1]).all()
+    [history] = rows.sequences
+    longest = columns["history"].shape[1]
+    assert all(
+        row.tolist() == [*history.values[begin:end].tolist(), *[0] * (longest - (end - begin))]
+        for row, begin, end in zip(columns["history"], history.offsets[:-1], history.offsets[1:], strict=True)
+    )
+    assert ranking.columns(replace(rows, labels=rows.labels[:, :1]))[1].shape == (40,)
 
 
 def test_operators_have_kinds() -> None:

@@ -19,13 +19,60 @@ VERSIONS = {
     "1m": "ml-1m",
     "20m": "ml-20m",
 }
+GENRES = "genres"
 _LOOKED_FOR = "ratings.csv, ratings.dat or u.data (each perhaps with .gz)"
 _COLUMNS = {USER_ID: "userId", ITEM_ID: "movieId", RATING: "rating", TIMESTAMP: "timestamp"}
 _GENRES_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
-_NO_GENRES = "(no genres listed)"
+NO_GENRES = "(no genres listed)"
+
+
+class MovieLensFiles:
+    """The archive in ``folder``, whichever it is; ``version`` says which one ``download=True`` fetches if none is."""
+
+    def __init__(
+        self, folder: Path, version: str, *, download: bool, base_url: str, sha256: str | None, progress: bool
+    ) -> None:
+        if version not in VERSIONS:
+            raise GenrecError(f"version must be one of {', '.join(VERSIONS)}; got {version!r}.")
+        self.folder = folder
+        self.version = version
+        self.download = download
+        self.base_url = base_url.rstrip("/")
+        self.sha256 = sha256
+        self.progress = progress
+
+    def ratings(self) -> pl.DataFrame:
+        """The ratings as text, fetched first where they are missing and that is allowed."""
+        if self._ratings_file() is None:
+            if not self.download:
+                raise missing_files(self.folder, _LOOKED_FOR, download=True)
+            archive = self.folder / f"{VERSIONS[self.version]}.zip"
+            fetch(f"{self.base_url}/{archive.name}", archive, sha256=self.sha256, progress=self.progress)
+            extract_zip(archive, self.folder)
+        path = self._ratings_file()
+        if path is None:
+            raise GenrecError(f"The archive fetched to {self.folder} holds none of {_LOOKED_FOR}.")
+        name = path.name.removesuffix(".gz")
+        if name == "ratings.csv":
+            return map_columns(read_table(path), _COLUMNS, required=(), path=path, key="data.source.columns")
+        return read_table(path, header=list(_COLUMNS), delimiter="::" if name == "ratings.dat" else "\t")
+
+    def movies(self) -> pl.DataFrame | None:
+        """``item_id``, ``title`` and ``genres`` ("Comedy|Romance", perhaps ``NO_GENRES``), if there is such a table."""
+        if path := find_file(self.folder, "movies.csv"):
+            return read_table(path).rename({"movieId": ITEM_ID})
+        if path := find_file(self.folder, "movies.dat"):
+            return read_table(path, header=[ITEM_ID, TITLE, GENRES], delimiter="::", encoding="latin-1")
+        if path := find_file(self.folder, "u.item"):
+            return _read_movies_100k(path)
+        return None
+
+    def _ratings_file(self) -> Path | None:
+        found = (find_file(self.folder, name) for name in ("ratings.csv", "ratings.dat", "u.data"))
+        return next((path for path in found if path is not None), None)
 
 
 class MovieLensSource:
@@ -46,40 +93,29 @@ class MovieLensSource:
         sha256: str | None = None,
         progress: bool = True,
     ) -> None:
-        if version not in VERSIONS:
-            raise GenrecError(f"version must be one of {', '.join(VERSIONS)}; got {version!r}.")
-        self.folder = Path(path)
-        self.version = version
+        self.files = MovieLensFiles(
+            Path(path), version, download=download, base_url=base_url, sha256=sha256, progress=progress
+        )
         self.min_rating = min_rating
         self.cleaning = Cleaning(min_user_interactions=max(k_core, 1), min_item_interactions=max(k_core, 1))
-        self.download = download
-        self.base_url = base_url.rstrip("/")
-        self.sha256 = sha256
-        self.progress = progress
 
     @property
     def name(self) -> str:
-        return f"movielens {self.version}"
+        return f"movielens {self.files.version}"
 
     def load(self) -> SourceData:
         """Reads ratings and movies, fetching the archive first where they are missing and that is allowed."""
-        if self._ratings_file() is None:
-            if not self.download:
-                raise missing_files(self.folder, _LOOKED_FOR, download=True)
-            archive = self.folder / f"{VERSIONS[self.version]}.zip"
-            fetch(f"{self.base_url}/{archive.name}", archive, sha256=self.sha256, progress=self.progress)
-            extract_zip(archive, self.folder)
-        path = self._ratings_file()
-        if path is None:
-            raise GenrecError(f"The archive fetched to {self.folder} holds none of {_LOOKED_FOR}.")
         report = DataReport()
-        frame = self._above_min_rating(_read_ratings(path), report)
-        log, report = build_log(frame, items=_read_movies(self.folder), cleaning=self.cleaning, report=report)
-        return SourceData(log, report, self.folder)
+        frame = self._above_min_rating(self.files.ratings(), report)
+        log, report = build_log(frame, items=self._item_table(), cleaning=self.cleaning, report=report)
+        return SourceData(log, report, self.files.folder)
 
-    def _ratings_file(self) -> Path | None:
-        found = (find_file(self.folder, name) for name in ("ratings.csv", "ratings.dat", "u.data"))
-        return next((path for path in found if path is not None), None)
+    def _item_table(self) -> pl.DataFrame | None:
+        movies = self.files.movies()
+        if movies is None:
+            return None
+        genres = pl.col(GENRES).replace(NO_GENRES, None).str.replace_all("|", ", ", literal=True)
+        return joined_text(movies, [pl.col(TITLE), genres])
 
     def _above_min_rating(self, frame: pl.DataFrame, report: DataReport) -> pl.DataFrame:
         if self.min_rating is None:
@@ -89,30 +125,9 @@ class MovieLensSource:
         return kept
 
 
-def _read_ratings(path: Path) -> pl.DataFrame:
-    name = path.name.removesuffix(".gz")
-    if name == "ratings.csv":
-        return map_columns(read_table(path), _COLUMNS, required=(), path=path, key="data.source.columns")
-    delimiter = "::" if name == "ratings.dat" else "\t"
-    return read_table(path, header=list(_COLUMNS), delimiter=delimiter)
-
-
-def _read_movies(folder: Path) -> pl.DataFrame | None:
-    if path := find_file(folder, "movies.csv"):
-        movies = read_table(path).rename({"movieId": ITEM_ID})
-    elif path := find_file(folder, "movies.dat"):
-        movies = read_table(path, header=[ITEM_ID, TITLE, "genres"], delimiter="::", encoding="latin-1")
-    elif path := find_file(folder, "u.item"):
-        movies = _read_movies_100k(path)
-    else:
-        return None
-    genres = pl.col("genres").replace(_NO_GENRES, None).str.replace_all("|", ", ", literal=True)
-    return joined_text(movies, [pl.col(TITLE), genres])
-
-
 def _read_movies_100k(path: Path) -> pl.DataFrame:
     header = [ITEM_ID, TITLE, "release_date", "video_date", "url", *_GENRES_100K]
     movies = read_table(path, header=header, delimiter="|", encoding="latin-1")
     flags = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in _GENRES_100K]
-    genres = pl.concat_str(flags, separator="|", ignore_nulls=True).alias("genres")
+    genres = pl.concat_str(flags, separator="|", ignore_nulls=True).alias(GENRES)
     return movies.select(ITEM_ID, TITLE, genres)

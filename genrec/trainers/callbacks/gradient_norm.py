@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytorch_lightning as pl
 import torch
 from torch.optim import Optimizer
 
 from genrec.contracts import GenrecError
+from genrec.optimizers import gradient_values
 
 
 class GradientNorm(pl.Callback):
@@ -25,7 +24,6 @@ class GradientNorm(pl.Callback):
         step = trainer.global_step + 1
         if step % self.every_steps or not trainer.loggers:
             return
-        gradients: list[Any] = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = float(torch.nn.utils.get_total_norm(gradient_values(pl_module.parameters())))
         for logger in trainer.loggers:
             logger.log_metrics({"train/gradient_norm": norm}, step)

@@ -1,0 +1,156 @@
+"""A table of rows in files of your own: CSV, TSV, JSON lines or Parquet, one or several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from genrec.annotations import Count, check_arguments
+from genrec.contracts import GenrecError
+from genrec.data.download import missing_files
+from genrec.data.raw_table import CHUNK_ROWS
+from genrec.data.tables import SUFFIXES, map_columns, read_table, table_suffix
+
+
+class TableSource:
+    """The rows of ``path``: a file, a folder of them, or a list of files, one after the other.
+
+    ``columns`` maps our names to the file's; as a list it names the columns of files without a header line.
+    ``file_column`` adds a column that holds the name of a row's file ("train" of train.csv.gz). Parquet is read in
+    pieces of ``chunk_rows`` rows at most, text and anything gzipped whole.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | list[str],
+        columns: dict[str, str] | list[str] | None = None,
+        delimiter: str | None = None,
+        encoding: str = "utf-8",
+        file_column: str | None = None,
+        chunk_rows: Count = CHUNK_ROWS,
+    ) -> None:
+        check_arguments(TableSource.__init__, locals(), "data.source")
+        self.path = [Path(item) for item in path] if isinstance(path, Sequence) and not isinstance(path, str) else path
+        self.columns = columns
+        self.delimiter = delimiter
+        self.encoding = encoding
+        self.file_column = file_column
+        self.chunk_rows = chunk_rows
+
+    @property
+    def name(self) -> str:
+        first = self.path[0] if isinstance(self.path, list) else Path(self.path)
+        return first.name.split(".")[0] or "table"
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """The files, in the order of their rows; those of a folder by name."""
+        found = self.path if isinstance(self.path, list) else [Path(self.path)]
+        if len(found) == 1 and found[0].is_dir():
+            folder = found[0]
+            found = sorted(item for item in folder.iterdir() if item.is_file() and table_suffix(item) in SUFFIXES)
+            if not found:
+                raise missing_files(
+                    folder, "a table (" + ", ".join(SUFFIXES) + ", each perhaps with .gz)", download=False
+                )
+        for path in found:
+            if not path.is_file():
+                raise missing_files(path, "your table", download=False)
+        kinds = {table_suffix(path) for path in found}
+        if len(kinds) > 1:
+            raise GenrecError(
+                f"data.path: files of one kind belong together, and here are {', '.join(sorted(kinds))}. "
+                "Name those that are meant: data.path=[a.csv,b.csv]."
+            )
+        return list(found)
+
+    @property
+    def streams(self) -> bool:
+        """Whether rows are read in pieces."""
+        return all(path.suffix.lower() == ".parquet" for path in self.files)
+
+    @property
+    def text(self) -> bool:
+        """Whether numbers come as strings."""
+        return table_suffix(self.files[0]) not in (".parquet", ".jsonl", ".ndjson", ".json")
+
+    @property
+    def origin(self) -> list[Any]:
+        """What tells these files from others without reading them: names, sizes and times of the last change."""
+        stats = [(path, path.stat()) for path in self.files]
+        options = [self.columns, self.delimiter, self.encoding, self.file_column, self.chunk_rows]
+        return [*options, *([path.name, stat.st_size, stat.st_mtime_ns] for path, stat in stats)]
+
+    @cached_property
+    def num_rows(self) -> int:
+        """Number of rows of streamed files, from their metadata."""
+        return sum(self._counts)
+
+    @cached_property
+    def _counts(self) -> list[int]:
+        return [_scan(path).select(pl.len()).collect().item() for path in self.files]
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """Type of every column of streamed files."""
+        heads = [self._named(_scan(path).head(0).collect(), path) for path in self.files]
+        self._check_alike(heads)
+        return dict(pl.concat(heads, how="vertical_relaxed").schema)
+
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
+        """The rows in their order, in pieces; only the given columns, in no certain order, or all."""
+        if not self.streams:
+            frames = []
+            for path in self.files:
+                header = self.columns if isinstance(self.columns, list) else None
+                frame = read_table(path, header=header, delimiter=self.delimiter, encoding=self.encoding)
+                frames.append(self._named(frame, path))
+            self._check_alike(frames)
+            whole = pl.concat(frames, how="vertical_relaxed") if len(frames) > 1 else frames[0]
+            yield whole if columns is None else whole.select(columns)
+            return
+        mapping = self.columns if isinstance(self.columns, dict) else {}
+        for path, total in zip(self.files, self._counts, strict=True):
+            scan = _scan(path)
+            if columns is not None:
+                wanted = [mapping.get(name, name) for name in columns if name != self.file_column]
+                scan = scan.select(wanted or pl.first())
+            for begin in range(0, total, self.chunk_rows):
+                frame = self._named(scan.slice(begin, self.chunk_rows).collect(), path, partial=columns is not None)
+                yield frame if columns is None else frame.select(columns)
+
+    def _named(self, frame: pl.DataFrame, path: Path, *, partial: bool = False) -> pl.DataFrame:
+        if isinstance(self.columns, dict):
+            kept = {ours: theirs for ours, theirs in self.columns.items() if not partial or theirs in frame.columns}
+            frame = map_columns(frame, kept, required=(), path=path, key="data.source.columns")
+        elif self.columns is not None and not self.text:
+            raise GenrecError(f"data.source.columns: {path} names its columns itself; map them: {{ours: theirs}}.")
+        if self.file_column is None:
+            return frame
+        if self.file_column in frame.columns:
+            raise GenrecError(f"data.source.file_column={self.file_column}: {path} has such a column. Choose another.")
+        return frame.with_columns(pl.lit(path.name.split(".")[0]).alias(self.file_column))
+
+    def _check_alike(self, frames: Sequence[pl.DataFrame]) -> None:
+        for path, frame in zip(self.files, frames, strict=True):
+            if frame.columns != frames[0].columns:
+                other = sorted(set(frame.columns) ^ set(frames[0].columns))
+                raise GenrecError(
+                    f"{path} has other columns than {self.files[0].name} ({', '.join(other) or 'in another order'}). "
+                    "Give one of them: data.path=<file>."
+                )
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    """A Parquet file of which nothing but its metadata is read yet."""
+    scan = pl.scan_parquet(path)
+    try:
+        scan.collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise GenrecError(f"{path} is not a readable Parquet file: {error}") from None
+    return scan

@@ -1,0 +1,210 @@
+"""What a finished run predicts for rows: ``python -m genrec.predict run=latest data=new.csv output=scores.csv``.
+
+Only the run folder is needed: features travel with the weights, so the training data is not read again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genrec.artifacts import atomic_path, read_json
+from genrec.contracts import DataSpec, GenrecError
+from genrec.recommend import CHECKPOINTS, WRITERS, check_folder
+from genrec.run_folder import FEATURES_FILE
+
+if TYPE_CHECKING:
+    import polars as pl
+    from omegaconf import DictConfig
+    from rich.console import Console
+
+    from genrec.data.fitted_features import FittedFeatures
+
+HELP = """genrec-predict: what a finished run predicts for the rows of a table.
+
+  python -m genrec.predict run=latest data=new.csv output=scores.parquet
+  python -m genrec.predict run=latest data=new.csv output=scores.csv keep=[user_id,item_id]
+
+Keys
+  data=FILE         the rows: a table with the columns of the training data, labels not needed; or a folder of such
+  output=FILE       .parquet, .csv or .jsonl: row, the columns to keep, predicted_<label>
+  run=latest        a run folder; or latest: the newest finished run of a model of rows
+  keep=[]           columns of the table that are written beside the predictions; all: every one
+  checkpoint=best   best or final
+  batch_size=8192   rows at a time
+  runs_dir=outputs  where run=latest looks
+"""
+
+ALLOWED_KEYS = ("data", "output", "run", "keep", "checkpoint", "batch_size", "runs_dir")
+ROW = "row"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line, checked; ``keep`` None means every column."""
+
+    data: Path
+    output: Path
+    run: str = "latest"
+    keep: tuple[str, ...] | None = ()
+    checkpoint: str = "best"
+    batch_size: int = 8192
+    runs_dir: Path = Path("outputs")
+
+
+@dataclass
+class Predictor:
+    """A finished run as a function of raw columns: ``config``, the features as they were fitted, and the model."""
+
+    config: DictConfig
+    features: FittedFeatures
+    model: Any
+
+    @classmethod
+    def load(cls, folder: Path, checkpoint: str = "best") -> Predictor:
+        """The run in ``folder``; ``checkpoint`` is "best" or "final"."""
+        from omegaconf import OmegaConf
+
+        from genrec.config import instantiate
+        from genrec.data.fitted_features import FittedFeatures
+        from genrec.trainers.checkpoints import read_checkpoint
+
+        folder = Path(folder)
+        check_folder(folder)
+        if not (folder / FEATURES_FILE).exists():
+            raise GenrecError(f"{folder} is not the run of a model of rows: it has no {FEATURES_FILE}. See recommend.")
+        config: Any = OmegaConf.load(folder / "config.yaml")
+        features = FittedFeatures.load(folder / FEATURES_FILE)
+        model = instantiate(config.model, _partial_=True, _convert_="all")(DataSpec(features=features.spec))
+        weights = folder / "checkpoints" / f"{checkpoint}_model.pt"
+        if weights.exists():
+            model.load_state_dict(read_checkpoint(weights))
+        return cls(config, features, model.eval())
+
+    def __call__(self, frame: pl.DataFrame, batch_size: int = 8192) -> pl.DataFrame:
+        """``predicted_<label>`` for every row of raw columns."""
+        import numpy as np
+        import polars as pl
+
+        from genrec.data.rows import ALL, RowsView
+        from genrec.trainers.scoring import predict_rows
+
+        rows = self.features.transform(frame)
+        view = RowsView(rows, self.features.spec, np.zeros(len(rows), dtype=np.int8))
+        found = predict_rows(self.model, view, ALL, batch_size=batch_size)
+        return pl.DataFrame({f"predicted_{name}": values for name, values in found.items()})
+
+    def frames(self, path: Path) -> Iterator[pl.DataFrame]:
+        """The rows of a file, read as the training data were (names of columns, delimiter, encoding)."""
+        from genrec.config import instantiate
+        from genrec.data.sources.table import TableSource
+
+        node = self.config.data.source
+        if str(node._target_).endswith(f".{TableSource.__name__}"):
+            return instantiate({**node, "path": str(path), "file_column": None}, _convert_="all").chunks()
+        return TableSource(path=str(path)).chunks()
+
+
+def main() -> None:
+    """Console entry: writes predictions; a mistake of the user is one sentence and exit code 2."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(HELP)
+        return
+    try:
+        answer(parse(arguments))
+    except GenrecError as error:
+        sys.stderr.write(f"genrec-predict: {error}\n")
+        sys.exit(2)
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """The command line as a ``Request``; every fault is a GenrecError that says what is allowed."""
+    given: dict[str, str] = {}
+    for argument in arguments:
+        key, separator, value = argument.partition("=")
+        if not separator or key not in ALLOWED_KEYS:
+            near = difflib.get_close_matches(key, ALLOWED_KEYS, n=1)
+            hint = f" Did you mean {near[0]}=?" if near else ""
+            raise GenrecError(f"{argument!r} is not known here.{hint} The keys are {', '.join(ALLOWED_KEYS)}.")
+        given[key] = value.strip()
+    for key in ("data", "output"):
+        if not given.get(key):
+            raise GenrecError(f"Say {key}=FILE, for example data=new.csv output=scores.parquet; --help explains more.")
+    batch_size = given.get("batch_size", "8192")
+    if not batch_size.isdecimal() or int(batch_size) < 1:
+        raise GenrecError(f"batch_size={batch_size}: give a whole number of 1 or more.")
+    request = Request(
+        data=Path(given["data"]),
+        output=Path(given["output"]),
+        run=given.get("run", "latest"),
+        keep=_kept(given.get("keep", "[]")),
+        checkpoint=given.get("checkpoint", "best"),
+        batch_size=int(batch_size),
+        runs_dir=Path(given.get("runs_dir", "outputs")),
+    )
+    if request.checkpoint not in CHECKPOINTS:
+        raise GenrecError(f"checkpoint={request.checkpoint}: the choices are {' and '.join(CHECKPOINTS)}.")
+    if request.output.suffix not in WRITERS:
+        raise GenrecError(f"output={request.output}: the name must end in {', '.join(WRITERS)}.")
+    return request
+
+
+def _kept(text: str) -> tuple[str, ...] | None:
+    if text == "all":
+        return None
+    if not (text.startswith("[") and text.endswith("]")):
+        raise GenrecError(f"keep={text}: give columns between brackets, keep=[user_id,item_id], or keep=all.")
+    return tuple(word for part in text[1:-1].split(",") if (word := part.strip()))
+
+
+def latest_run(runs_dir: Path) -> Path:
+    """The newest finished run of a model of rows below ``runs_dir``."""
+    found = []
+    for path in runs_dir.glob("**/run.json"):
+        record = read_json(path)
+        if record.get("state") == "finished" and (path.parent / FEATURES_FILE).exists():
+            found.append((record.get("started", 0.0), path.parent))
+    if not found:
+        raise GenrecError(
+            f"run=latest: no finished run of a model of rows below {runs_dir}/. Train one: "
+            "python -m genrec.run model=deepfm trainer=ctr data=synthetic_clicks"
+        )
+    return max(found)[1]
+
+
+def answer(request: Request, console: Console | None = None) -> None:
+    """Loads the run, predicts piece by piece, and writes the file."""
+    import polars as pl
+    from rich.console import Console
+
+    console = console or Console()
+    if not request.data.exists():
+        raise GenrecError(f"data={request.data}: there is no such file.")
+    folder = latest_run(request.runs_dir) if request.run == "latest" else Path(request.run)
+    predictor = Predictor.load(folder, request.checkpoint)
+    pieces, done = [], 0
+    for frame in predictor.frames(request.data):
+        missing = [name for name in request.keep or () if name not in frame.columns]
+        if missing:
+            raise GenrecError(f"keep: {request.data} has no column {missing[0]}. It has {', '.join(frame.columns)}.")
+        kept = frame if request.keep is None else frame.select(request.keep)
+        numbers = pl.Series(ROW, range(done, done + frame.height), dtype=pl.Int64)
+        pieces.append(pl.concat([numbers.to_frame(), kept, predictor(frame, request.batch_size)], how="horizontal"))
+        done += frame.height
+        console.print(f"{done:,} rows", highlight=False, markup=False)
+    table = pl.concat(pieces)
+    with atomic_path(request.output) as unfinished:
+        getattr(table, WRITERS[request.output.suffix])(unfinished)
+    predicted = [name for name in table.columns if name.startswith("predicted_")]
+    means = ", ".join(f"{name} {table[name].mean():.4f}" for name in predicted if table.height)
+    told = f"{table.height:,} rows by {folder} in {request.output} (means: {means})"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
