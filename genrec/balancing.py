@@ -5,7 +5,8 @@ T tasks, P shared parameters. ``start`` names the tasks, ``backward`` adds to ``
 gradient with respect to the shared parameters.
 
 With several processes each averages over all of them whatever it takes from ``torch.autograd.grad``, which passes by
-the hooks of DistributedDataParallel; call the bare module, and give every process the same tasks and parameters.
+the hooks of DistributedDataParallel, and the losses it goes by; call the bare module, and give every process the same
+tasks and parameters.
 """
 
 from __future__ import annotations
@@ -301,7 +302,9 @@ class DynamicWeightAverage(Equal):
         self._require_start()
         if set(mean_losses) != set(self._names):
             raise GenrecError(f"balancing: got losses of {list(mean_losses)}, but the tasks are {list(self._names)}.")
-        last = torch.tensor([float(mean_losses[name]) for name in self._names], device=self._device)
+        own = torch.tensor([float(mean_losses[name]) for name in self._names], device=self._device)
+        [last] = _mean_over_processes([own], [own])
+        assert last is not None
         if self._previous is not None:
             ratios = torch.where(self._previous > 0, last / self._previous, 1.0)
             self._factors = len(last) * torch.softmax(ratios / self.temperature, dim=0)
@@ -479,10 +482,20 @@ def _mean_over_processes(values: Gradients, like: Sequence[Tensor]) -> Gradients
 
 
 def _add(parameters: Sequence[Parameter], gradients: Iterable[Tensor | None]) -> None:
-    """A first gradient is copied: autograd may give several parameters one tensor, and clipping works in place."""
+    """A first gradient is copied: autograd may give several parameters one tensor, and clipping works in place.
+
+    The copy lies in memory as its parameter does, which autograd's own gradients may not (that of a transposed weight
+    is transposed): fused optimizers step through both in the order of memory.
+    """
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        if gradient is not None:
-            parameter.grad = gradient.detach().clone() if parameter.grad is None else parameter.grad + gradient.detach()
+        if gradient is None:
+            continue
+        if parameter.grad is not None:
+            parameter.grad = parameter.grad + gradient.detach()
+        elif gradient.is_sparse:
+            parameter.grad = gradient.detach().clone()
+        else:
+            parameter.grad = torch.empty_like(parameter).copy_(gradient.detach())
 
 
 def _sum_of(gradients: Sequence[Tensor | None], factors: Tensor) -> Tensor | None:

@@ -306,8 +306,9 @@ class InBatchSoftmax:
     """Softmax cross-entropy over the targets of the batch, scores divided by ``temperature``.
 
     ``cosine`` scores by cosine instead of the product. ``logq`` subtracts the log of each item's share of the training
-    interactions, since that is how often it is a negative (Yi et al., RecSys 2019). An item that is the target of
-    several rows counts once. ``users`` (R,), where given, keep a user's other targets from being the user's negatives.
+    interactions, since that is how often it is a negative (Yi et al., RecSys 2019): the target of every other row is
+    one, and an item that is the target of several is several, but never a negative of itself. Without ``logq`` an item
+    counts once. ``users`` (R,), where given, keep a user's other targets from being the user's negatives.
     """
 
     temperature: Positive = 1.0
@@ -331,12 +332,13 @@ class InBatchSoftmax:
         self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor, users: Tensor | None = None
     ) -> Tensor:
         exact = torch.promote_types(hidden.dtype, torch.float32)
-        candidates, own = targets.unique(return_inverse=True)
+        candidates, own, times = targets.unique(return_inverse=True, return_counts=True)
         with torch.autocast(hidden.device.type, enabled=False):
             vectors = self.items(functional.embedding(candidates, table).to(exact))
             scores = functional.linear(self.users(hidden.to(exact)), vectors)
         if self.logq:
-            scores = scores - _log_share(counts)[candidates]
+            itself = functional.one_hot(own, len(candidates)).bool()
+            scores = scores - _log_share(counts)[candidates] + times.log().masked_fill(itself, 0.0)
         if users is not None:
             scores = scores.masked_fill(_others_of_the_user(users, own), -torch.inf)
         return functional.cross_entropy(scores, own)

@@ -405,10 +405,18 @@ def size_lines(model: Any) -> list[str]:
         return []
     sizes = fields.memory()
     largest = sorted(sizes.items(), key=lambda entry: -entry[1])[:3]
-    shown = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in largest)
+    shown = ", ".join(f"{name} {_bytes(size)}" for name, size in largest)
     count = sum(parameter.numel() for parameter in model.parameters())
-    whole = f"{sum(sizes.values()) / 1e6:.1f} MB in {len(sizes)} vocabularies"
-    return [f"{count:,} parameters; vectors of fields {whole}, the largest {shown}"]
+    whole = f"{_bytes(sum(sizes.values()))} in {len(sizes)} vocabularies"
+    return [f"{count:,} parameters; vectors of fields {whole}" + (f", the largest {shown}" if shown else "")]
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
 
 
 def quality_lines(report: dict[str, float]) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from genrec.data.fitted_features import FittedFeatures
+    from genrec.data.rows import Rows
+    from genrec.data.sources.table import TableSource
 
 HELP = """genrec-predict: what a finished run predicts for the rows of a table.
 
@@ -79,34 +81,53 @@ class Predictor:
             raise GenrecError(f"{folder} is not the run of a model of rows: it has no {FEATURES_FILE}. See recommend.")
         config: Any = OmegaConf.load(folder / "config.yaml")
         features = FittedFeatures.load(folder / FEATURES_FILE)
-        model = instantiate(config.model, _partial_=True, _convert_="all")(DataSpec(features=features.spec))
         weights = folder / "checkpoints" / f"{checkpoint}_model.pt"
-        if weights.exists():
-            model.load_state_dict(read_checkpoint(weights))
+        if not weights.exists():  # of a baseline, which is fitted to the training rows again
+            from genrec.pipeline import load_run
+
+            return cls(config, features, load_run(folder, checkpoint).model)
+        model = instantiate(config.model, _partial_=True, _convert_="all")(DataSpec(features=features.spec))
+        model.load_state_dict(read_checkpoint(weights))
         return cls(config, features, model.eval())
 
     def __call__(self, frame: pl.DataFrame, batch_size: int = 8192) -> pl.DataFrame:
         """``predicted_<label>`` for every row of raw columns."""
+        return self.predicted(self.rows(frame), batch_size)
+
+    def rows(self, frame: pl.DataFrame) -> Rows:
+        """Raw columns as fields; whatever else the frame holds, labels too, is not looked at."""
+        needed = [name for name in dict.fromkeys(self.features.columns) if name in frame.columns]
+        return self.features.transform(frame.select(needed) if len(needed) == len(self.features.columns) else frame)
+
+    def predicted(self, rows: Rows, batch_size: int = 8192) -> pl.DataFrame:
+        """``predicted_<label>`` for every one of the rows."""
         import numpy as np
         import polars as pl
 
         from genrec.data.rows import ALL, RowsView
         from genrec.trainers.scoring import predict_rows
 
-        rows = self.features.transform(frame)
+        if not len(rows):  # what the columns are called, the model says of any row
+            return self(pl.DataFrame({name: [None] for name in self.features.columns})).head(0)
         view = RowsView(rows, self.features.spec, np.zeros(len(rows), dtype=np.int8))
         found = predict_rows(self.model, view, ALL, batch_size=batch_size)
         return pl.DataFrame({f"predicted_{name}": values for name, values in found.items()})
 
-    def frames(self, path: Path) -> Iterator[pl.DataFrame]:
-        """The rows of a file, read as the training data were (names of columns, delimiter, encoding)."""
-        from genrec.config import instantiate
+    def source(self, path: Path, keep: Sequence[str] = ()) -> TableSource:
+        """The rows of a file, read as the training data were (delimiter, encoding, names of the features and of the
+        columns to ``keep``; others need not be there)."""
+        from omegaconf import OmegaConf
+
         from genrec.data.sources.table import TableSource
 
-        node = self.config.data.source
-        if str(node._target_).endswith(f".{TableSource.__name__}"):
-            return instantiate({**node, "path": str(path), "file_column": None}, _convert_="all").chunks()
-        return TableSource(path=str(path)).chunks()
+        node: Any = OmegaConf.to_container(self.config.data.source, resolve=True)
+        if not str(node.pop("_target_")).endswith(f".{TableSource.__name__}"):
+            return TableSource(path=str(path))
+        needed = {*self.features.columns, *keep}
+        if isinstance(node["columns"], dict):
+            node["columns"] = {ours: theirs for ours, theirs in node["columns"].items() if ours in needed}
+        file_column = node["file_column"] if node["file_column"] in needed else None
+        return TableSource(**{**node, "path": str(path), "file_column": file_column})
 
 
 def main() -> None:
@@ -159,7 +180,7 @@ def _kept(text: str) -> tuple[str, ...] | None:
         return None
     if not (text.startswith("[") and text.endswith("]")):
         raise GenrecError(f"keep={text}: give columns between brackets, keep=[user_id,item_id], or keep=all.")
-    return tuple(word for part in text[1:-1].split(",") if (word := part.strip()))
+    return tuple(dict.fromkeys(word for part in text[1:-1].split(",") if (word := part.strip())))
 
 
 def latest_run(runs_dir: Path) -> Path:
@@ -179,31 +200,52 @@ def latest_run(runs_dir: Path) -> Path:
 
 def answer(request: Request, console: Console | None = None) -> None:
     """Loads the run, predicts piece by piece, and writes the file."""
+    import numpy as np
     import polars as pl
     from rich.console import Console
+
+    from genrec.data.row_splits import IN_TRAIN
+    from genrec.data.summary import Summary
 
     console = console or Console()
     if not request.data.exists():
         raise GenrecError(f"data={request.data}: there is no such file.")
+    if request.output.resolve() == request.data.resolve():
+        raise GenrecError(f"output={request.output} is the file of the rows themselves. Name another.")
     folder = latest_run(request.runs_dir) if request.run == "latest" else Path(request.run)
     predictor = Predictor.load(folder, request.checkpoint)
-    pieces, done = [], 0
-    for frame in predictor.frames(request.data):
+    summary = Summary.of(predictor.features)
+    pieces, done, predicted = [], 0, pl.DataFrame()
+    for frame in predictor.source(request.data, request.keep or ()).chunks():
         missing = [name for name in request.keep or () if name not in frame.columns]
         if missing:
             raise GenrecError(f"keep: {request.data} has no column {missing[0]}. It has {', '.join(frame.columns)}.")
         kept = frame if request.keep is None else frame.select(request.keep)
         numbers = pl.Series(ROW, range(done, done + frame.height), dtype=pl.Int64)
-        pieces.append(pl.concat([numbers.to_frame(), kept, predictor(frame, request.batch_size)], how="horizontal"))
+        rows = predictor.rows(frame)
+        summary.add(rows, np.full(len(rows), IN_TRAIN))
+        predicted = predictor.predicted(rows, request.batch_size)
+        _check_kept(kept, predicted.columns, request.output)
+        pieces.append(pl.concat([numbers.to_frame(), kept, predicted], how="horizontal"))
         done += frame.height
         console.print(f"{done:,} rows", highlight=False, markup=False)
     table = pl.concat(pieces)
     with atomic_path(request.output) as unfinished:
         getattr(table, WRITERS[request.output.suffix])(unfinished)
-    predicted = [name for name in table.columns if name.startswith("predicted_")]
-    means = ", ".join(f"{name} {table[name].mean():.4f}" for name in predicted if table.height)
+    for line in summary.unknown_line(predictor.features, IN_TRAIN, str(request.data)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    means = ", ".join(f"{name} {table[name].mean():.4f}" for name in predicted.columns if table.height)
     told = f"{table.height:,} rows by {folder} in {request.output} (means: {means})"
     console.print(told, highlight=False, markup=False, soft_wrap=True)
+
+
+def _check_kept(kept: pl.DataFrame, predicted: Sequence[str], output: Path) -> None:
+    """Raises for columns to keep that cannot stand in the output beside the predictions."""
+    for name, dtype in kept.schema.items():
+        if name in (ROW, *predicted):
+            raise GenrecError(f"keep: a column of the predictions is called {name} too. Rename yours, or leave it out.")
+        if dtype.is_nested() and output.suffix == ".csv":
+            raise GenrecError(f"keep: {name} holds lists, which CSV cannot. Write .parquet or .jsonl, or leave it out.")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from genrec.config import instantiate
 from genrec.contracts import DataSpec, GenrecError
-from genrec.data.columns import DenseOptions, SequenceOptions, SparseOptions, target_of
+from genrec.data.columns import DenseOptions, Options, SequenceOptions, SparseOptions, target_of
 from genrec.data.dataset import ROWS
 from genrec.data.ragged import Ragged
 from genrec.data.table import TableDataset
@@ -73,9 +73,13 @@ def invented_spec(data: Any = None) -> DataSpec:
 
 
 def invented_features(data: TableDataset) -> FeatureSpec:
-    """The declared fields, each with 16 ids; where others are to be inferred, one of each type stands for them."""
-    options = {name: item for name, item in data.declared.options.items() if item is not None}
+    """The declared fields, each with 16 ids; where others are to be inferred, one of each type stands for them, and
+    those that a declared sequence names are taken for sparse."""
+    options: dict[str, Options] = {name: item for name, item in data.declared.options.items() if item is not None}
     if data.infer:
+        for item in data.declared.options.values():
+            if isinstance(item, SequenceOptions) and item.pooling == "attention":
+                _infer_target(item, options, data)
         options.update({name: data.declared.of_kind(name, "data.by_type") for name in ("dense", "sparse")})
         options["sequence"] = SequenceOptions(table="sparse", pooling="attention")
     sparse = {name: item for name, item in options.items() if isinstance(item, SparseOptions)}
@@ -102,3 +106,11 @@ def invented_features(data: TableDataset) -> FeatureSpec:
         ),
         tasks=tuple(TaskSpec(name=label.name, kind=label.kind, given=label.given) for label in data.learned),
     )
+
+
+def _infer_target(item: SequenceOptions, options: dict[str, Options], data: TableDataset) -> None:
+    """Adds the field by which a sequence is weighed, where it is no declared one."""
+    tables = {other.table for other in options.values() if isinstance(other, SparseOptions)}
+    name = item.target or item.table
+    if name is not None and name not in options and (item.target or name not in tables):
+        options[name] = data.declared.of_kind("sparse", f"data.features.{name}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ SWEEP_WIDTH = 150  # where the output is no terminal: no header of six metrics i
 BASELINE, CEILING, TEST_PREFIX = "baseline/", "ceiling/", "test/"
 BEYOND_ACCURACY = ("coverage", "gini", "novelty", "popularity_lift", "diversity")
 USUAL_K = 10
+SMALLER_IS_BETTER = re.compile(r"(loss|rmse|mse|mae|ece|brier|entropy|calibration)$")
 FIRST_LOOK = ("/auc", "/log_loss", "/rmse")  # of the metrics of a task
 
 
@@ -69,7 +71,7 @@ def results_table(final: Mapping[str, float], *, name: str, data: str) -> Table:
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, min_width=len(title))
     table.add_column("model")
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column.replace("/", "\n"), justify="right")
     own = {column: final[TEST_PREFIX + column] for column in columns}
     ceiling = {column: final.get(CEILING + TEST_PREFIX + column) for column in columns}
     baselines = baseline_rows(final)
@@ -79,7 +81,10 @@ def results_table(final: Mapping[str, float], *, name: str, data: str) -> Table:
         table.add_row(escape(baseline), *_numbers(row, columns), end_section=known and position == len(baselines))
     if known:
         table.add_row("ceiling", *_numbers(ceiling, columns))
-        table.add_row(f"{name} / ceiling", *(_share(own[column], ceiling[column]) for column in columns))
+        shares = (
+            "-" if SMALLER_IS_BETTER.search(column) else _share(own[column], ceiling[column]) for column in columns
+        )
+        table.add_row(f"{name} / ceiling", *shares)
     return table
 
 

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed
-from torch.nn import Parameter
+from torch import Tensor, distributed, multiprocessing
+from torch.nn import Parameter, functional
 
 from genrec.balancing import (
     METHODS,
@@ -95,6 +97,21 @@ def test_gradients_add_up_as_those_of_backward_do(method: type[Balancer]) -> Non
         assert not total.requires_grad
         assert total.item() == pytest.approx(1.0)
     assert (grad(shared), grad(private)) == (pytest.approx([6.0, 8.0]), pytest.approx([2.0, 4.0]))
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_gradients_lie_in_memory_as_their_parameters_do(method: type[Balancer]) -> None:
+    """Fused optimizers step through both in the order of memory, so a transposed gradient would be another one."""
+    shared, private = (Parameter(torch.randn(2, 3, 4, dtype=torch.float64)) for _ in range(2))
+    balancer = started(method(), "click", "rating", last_shared=[shared])
+    for _ in range(2):  # the second is added
+        hidden = torch.bmm(torch.randn(2, 5, 4, dtype=torch.float64), shared.transpose(1, 2))
+        click, rating = hidden.square().mean(), torch.bmm(hidden @ private, private.transpose(1, 2)).square().mean()
+        [own] = torch.autograd.grad(click, [shared], retain_graph=True)
+        assert not own.is_contiguous()
+        balancer.backward({"click": click, "rating": rating}, [shared], [private])
+        for weight in (shared, private):
+            assert weight.grad is not None and weight.grad.stride() == weight.stride()
 
 
 def test_clipping_one_gradient_in_place_leaves_the_others() -> None:
@@ -590,6 +607,74 @@ def test_with_several_processes_each_takes_the_mean(monkeypatch: pytest.MonkeyPa
     assert unreached.grad is None
     if isinstance(balancer, GradNorm):
         assert balancer._initial.tolist() == [2.0]
+
+
+def balanced_steps(method: str, rows: slice) -> dict[str, Tensor]:
+    """Gradients of every parameter and the weights of the tasks in three steps on these of eight rows.
+
+    ``rare`` is for the third row alone, so that in a process without it the losses do not reach it.
+    """
+    noise = torch.Generator().manual_seed(1)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=noise, dtype=torch.float64)
+
+    inputs, labels, is_third = random(8, 4)[rows], (random(8, 3) > 0).double()[rows], (torch.arange(8) == 2)[rows]
+    layer, rare, unreached, towers = (Parameter(random(*shape)) for shape in ((4, 3), (3,), (2,), (3, 3)))
+    shared = [layer, rare, unreached]
+    balancer = started(by_name(method), *KINDS, last_shared=[layer], generator=torch.Generator().manual_seed(2))
+    found: dict[str, Tensor] = {}
+    for step in range(3):
+        hidden = torch.tanh(inputs @ layer)
+        if is_third.any():
+            hidden = hidden + is_third[:, None] * rare
+        outputs = hidden @ towers
+        losses = {
+            "click": functional.binary_cross_entropy_with_logits(outputs[:, 0], labels[:, 0]),
+            "rating": 9 * (outputs[:, 1] - labels[:, 1]).square().mean(),
+            "like": functional.binary_cross_entropy_with_logits(outputs[:, 2], 1 - labels[:, 0]),
+        }
+        balancer.backward(losses, shared, [towers], extra=0.1 * hidden.square().mean())
+        assert unreached.grad is None
+        weights = torch.tensor(list(balancer.weights.values()), dtype=torch.float64)
+        gradients = {"layer": layer.grad, "rare": rare.grad, "towers": towers.grad, "weights": weights}
+        found.update({f"{name} {step}": value.clone() for name, value in gradients.items() if value is not None})
+        balancer.step()
+        balancer.on_epoch_end({name: loss.item() for name, loss in losses.items()})
+        with torch.no_grad():
+            for weight in (layer, rare, towers):
+                assert weight.grad is not None
+                weight -= 0.1 * weight.grad
+                weight.grad = None
+    return found
+
+
+def one_of_two(rank: int, folder: Path) -> None:
+    """Half of the rows with every method, as one of two processes."""
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    try:
+        found = {method: balanced_steps(method, slice(4 * rank, 4 * rank + 4)) for method in METHODS}
+        torch.save(found, folder / f"{rank}.pt")
+    finally:
+        distributed.destroy_process_group()
+
+
+def test_two_processes_with_half_of_the_rows_are_one_with_all(tmp_path: Path) -> None:
+    """Losses are means over as many rows, so their mean over processes is the loss of all rows."""
+    second = multiprocessing.get_context("spawn").Process(target=one_of_two, args=(1, tmp_path), daemon=True)
+    second.start()
+    one_of_two(0, tmp_path)
+    second.join(60)
+    assert second.exitcode == 0
+    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for method in METHODS:
+        whole = balanced_steps(method, slice(0, 8))
+        for half in halves:
+            torch.testing.assert_close(half[method], whole, rtol=1e-5, atol=1e-7, msg=f"{method}: {{}}".format)
+        unequal = len({round(value, 6) for value in whole["weights 2"].tolist()}) > 1
+        assert unequal or method == "none"
 
 
 # ---- mistakes -------------------------------------------------------------------------------------------------------

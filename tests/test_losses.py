@@ -227,6 +227,18 @@ def test_in_batch_softmax_with_logq_in_fractions() -> None:
     assert _of_odds(InBatchSoftmax(temperature=0.5)) == pytest.approx(math.log(11 / 8 * 9 / 4 * 13 / 12) / 3)
 
 
+def test_the_target_of_every_other_row_is_a_negative_but_never_of_itself() -> None:
+    """A naive (R, R) softmax: row i has the scores of all rows' targets less the log of their share; where another row
+    has the same target, an accidental hit, it is left out."""
+    hidden, table, _, counts = _inputs()
+    targets = torch.tensor([3, 1, 3, 3, 0])
+    rows = hidden[:5].detach()
+    scores = rows @ table.detach()[targets].T - (counts / counts.sum()).log()[targets]
+    hits = (targets[:, None] == targets) & ~torch.eye(5, dtype=torch.bool)
+    expected = functional.cross_entropy(scores.masked_fill(hits, -torch.inf), torch.arange(5))
+    assert InBatchSoftmax()(rows, table, targets, counts).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_other_targets_of_a_user_are_no_negatives_of_the_user() -> None:
     # Rows 0 and 2 are one user: 8 of 8 + 2, and 24 of 4 + 24; row 1 is as before.
     assert _of_odds(InBatchSoftmax(), [5, 8, 5]) == pytest.approx(math.log(5 / 4 * 3 * 7 / 6) / 3)

@@ -165,5 +165,59 @@ def test_what_cannot_be_predicted_is_said(
     assert "has no column 'price'" in attempt(f"run={finished}", f"data={tmp_path / 'narrow.csv'}")
     assert "has no column colour" in attempt(f"run={finished}", f"data={tmp_path / 'narrow.csv'}", "keep=[colour]")
     assert "no finished run" in attempt("run=latest", f"runs_dir={tmp_path}", f"data={tmp_path / 'narrow.csv'}")
-    trees = run(shop, "trees", "model=gradient_boosting", "trainer=ctr", "baselines=null").folder
-    assert "fits the training rows" in attempt(f"run={trees}", f"data={shop / 'clicks.csv'}")
+    clicks = pl.read_csv(shop / "clicks.csv", infer_schema=False).head(5)
+    clicks.with_columns(pl.lit("1").alias("row"), pl.lit([1]).alias("tags")).write_parquet(tmp_path / "odd.parquet")
+    assert "a column of the predictions is called row too" in attempt(
+        f"run={finished}", f"data={tmp_path / 'odd.parquet'}", "keep=[row]"
+    )
+    assert "tags holds lists, which CSV cannot" in attempt(
+        f"run={finished}", f"data={tmp_path / 'odd.parquet'}", "keep=[tags]"
+    )
+    shutil.copytree(finished, tmp_path / "no_weights", ignore=shutil.ignore_patterns("*.pt"))
+    assert "best_model.pt does not exist" in attempt(f"run={tmp_path / 'no_weights'}", f"data={shop / 'clicks.csv'}")
+
+
+def test_the_rows_are_never_overwritten(shop: Path, finished: Path) -> None:
+    rows = (shop / "clicks.csv").read_bytes()
+    with pytest.raises(GenrecError, match="is the file of the rows themselves"):
+        answer(parse([f"run={finished}", f"data={shop / 'clicks.csv'}", f"output={shop / 'mine/../clicks.csv'}"]))
+    assert (shop / "clicks.csv").read_bytes() == rows
+
+
+def test_a_baseline_is_fitted_to_the_training_rows_again(shop: Path, tmp_path: Path) -> None:
+    options = ["model=gradient_boosting", "trainer=ctr", "trainer.export_predictions=true", "baselines=null"]
+    outcome = run(shop, "trees", *options, "model.max_iter=5")
+    answer(parse([f"run={outcome.folder}", f"data={shop / 'clicks.csv'}", f"output={tmp_path / 'o.parquet'}"]))
+    found = pl.read_parquet(tmp_path / "o.parquet")["predicted_clicked"].to_numpy()
+    tested = pl.read_parquet(outcome.folder / "predictions.parquet")["predicted_clicked"].to_numpy()
+    np.testing.assert_allclose(found[-len(tested) :], tested, atol=1e-6)
+
+
+def test_labels_of_new_rows_are_not_looked_at_and_unknown_ids_are_told(shop: Path, finished: Path) -> None:
+    new = pl.read_csv(shop / "clicks.csv", infer_schema=False).head(10)
+    new.with_columns(pl.lit("?").alias("clicked"), pl.lit("zz").alias("item_id")).write_csv(shop / "odd.csv")
+    console = Console(record=True, width=200)
+    answer(parse([f"run={finished}", f"data={shop / 'odd.csv'}", f"output={shop / 'odd_scores.csv'}"]), console)
+    assert "ids unknown to training, or missing: item_id 100.0 %" in console.export_text()
+    assert pl.read_csv(shop / "odd_scores.csv").height == 10
+
+
+def test_a_table_without_rows_gives_one_without_rows(shop: Path, finished: Path) -> None:
+    pl.read_csv(shop / "clicks.csv", infer_schema=False).head(0).write_parquet(shop / "none.parquet")
+    answer(parse([f"run={finished}", f"data={shop / 'none.parquet'}", f"output={shop / 'none_scores.parquet'}"]))
+    found = pl.read_parquet(shop / "none_scores.parquet")
+    assert found.columns == ["row", "predicted_clicked"] and not found.height
+
+
+def test_renamed_columns_are_renamed_again_as_far_as_they_are_needed(shop: Path, tmp_path: Path) -> None:
+    names = "data.source.columns={was_clicked: clicked, user: user_id, day: time, cost: price}"
+    rows = ["data=table", "split=random_rows", f"data.path={shop / 'clicks.csv'}", names, "data.labels=was_clicked"]
+    options = ["data.features={user: sparse, cost: dense}", "data.infer=false", "model=fm", "trainer=ctr"]
+    outcome = run(shop, "renamed", *rows, *options, "baselines=null")
+    new = pl.read_csv(shop / "clicks.csv", infer_schema=False).select("user_id", "price", "item_id").head(7)
+    new.write_csv(tmp_path / "new.csv")
+    output = tmp_path / "o.csv"
+    answer(parse([f"run={outcome.folder}", f"data={tmp_path / 'new.csv'}", f"output={output}", "keep=[user,item_id]"]))
+    found = pl.read_csv(output, infer_schema=False)
+    assert found.columns == ["row", "user", "item_id", "predicted_was_clicked"]
+    assert found["user"].to_list() == new["user_id"].to_list()

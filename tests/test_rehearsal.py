@@ -119,3 +119,13 @@ def test_every_model_can_be_rehearsed(name: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(trainer, "check_model", seen.append)
     rehearse(config, trainer, None)
     assert [type(model) for model in seen] == [get_class(wanted)]
+
+
+@pytest.mark.parametrize("given", ["target: item", "table: item", "table: item, target: item"])
+def test_a_sequence_may_be_weighed_by_a_field_that_is_inferred(given: str) -> None:
+    table = ["data=table", "data.path=nowhere.csv", "data.labels=click", "model=din", "trainer=ctr"]
+    hist = f"data.features={{hist: {{type: sequence, pooling: attention, {given}}}}}"
+    config = compose_config([*table, hist])
+    rehearse(config, instantiate(config.trainer, _convert_="all"), None)
+    with pytest.raises(GenrecError, match="attention weighs a sequence by a sparse field"):
+        rehearse(compose_config([*table, hist, "data.infer=false"]), instantiate(config.trainer, _convert_="all"), None)

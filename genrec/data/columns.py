@@ -20,6 +20,7 @@ from genrec.data.parsing import exact_ids
 from genrec.features import Compression, Pooling
 
 Transform = Literal["none", "standard", "log", "quantile", "minmax"]
+_TRUTHS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 _MOST_CATEGORIES = 20  # whole numbers with more distinct values than this are taken for amounts
 
 
@@ -108,7 +109,11 @@ class Declared:
 
     def of_kind(self, kind: str, place: str, more: Mapping[str, Any] | None = None) -> Options:
         """The options of a field of a type: its own, before those of ``by_type``."""
-        return _options(KINDS[kind], {**self.by_type.get(kind, {}), **(more or {})}, place)
+        own = dict(more or {})
+        general = dict(self.by_type.get(kind, {}))
+        if own.get("bucket") and "hash" not in own:  # a number cut at quantiles is no id to be hashed
+            general.pop("hash", None)
+        return _options(KINDS[kind], {**general, **own}, place)
 
 
 def _options(kind: type[Options], given: Mapping[str, Any], place: str) -> Options:
@@ -241,7 +246,7 @@ def as_numbers(values: pl.Series, place: str) -> np.ndarray:
 
 
 def as_ids(values: pl.Series, place: str) -> pl.Series:
-    """Ids as int64 or strings, exactly; missing ones null."""
+    """Ids as int64 or strings, exactly; missing ones null. Text is read by ``as_text``."""
     if values.dtype.is_nested():
         raise GenrecError(f"{place}: {values.name} holds lists; declare it as a sequence.")
     if values.dtype.is_float() and (values.fill_nan(None).drop_nulls() % 1 != 0).any():
@@ -249,7 +254,21 @@ def as_ids(values: pl.Series, place: str) -> pl.Series:
             f"{place}: {values.name} holds fractions, which are no ids. Declare it dense, or cut it at quantiles "
             f"(data.features.{values.name}.bucket=20)."
         )
-    return exact_ids(values, values.name)
+    try:
+        ids = exact_ids(values, values.name)
+    except pl.exceptions.PolarsError:
+        raise GenrecError(
+            f"{place}: {values.name} is of type {values.dtype}, which is neither numbers nor text. Leave the column "
+            f"out (data.drop=[{values.name}]), or store it otherwise."
+        ) from None
+    return as_text(ids) if ids.dtype == pl.String else ids
+
+
+def as_text(values: pl.Series) -> pl.Series:
+    """Values as the text that all files agree upon, without spaces around it: "3.0", which is how whole numbers beside
+    missing ones are often written, is "3", and "True" is "true"."""
+    text = values.cast(pl.String).str.strip_chars()
+    return text.str.replace(r"^([+-]?\d+)\.0+$", "${1}").replace(_TRUTHS)
 
 
 def as_lists(values: pl.Series, place: str, separator: str | None, max_length: int) -> tuple[pl.Series, np.ndarray]:
@@ -263,7 +282,16 @@ def as_lists(values: pl.Series, place: str, separator: str | None, max_length: i
     elif values.dtype == pl.Null:
         values = values.cast(pl.List(pl.String))
     elif not isinstance(values.dtype, pl.List | pl.Array):
-        raise GenrecError(f"{place}: {values.name} is of type {values.dtype}; a sequence is a list or text.")
+        raise GenrecError(
+            f"{place}: {values.name} is of type {values.dtype}; a sequence is a list or text. Or leave the column out "
+            f"(data.drop=[{values.name}])."
+        )
+    inner = getattr(values.dtype, "inner", None)
+    if inner is not None and inner.is_nested():
+        raise GenrecError(
+            f"{place}: {values.name} holds lists of {inner}; a sequence is a list of plain ids. Or leave the column "
+            f"out (data.drop=[{values.name}])."
+        )
     frame = values.alias("ids").to_frame().with_row_index("row").explode("ids")
     frame = frame.with_columns(as_ids(frame["ids"].alias(values.name), place).alias("ids")).drop_nulls("ids")
     row = frame["row"].to_numpy()

@@ -82,8 +82,9 @@ class FittedFeatures:
         known = [field.name for field in self.sparse if self.ids[field.table].size <= 2]
         return [column.name for column in self.dense if column.scaling.constant] + known
 
-    def transform(self, frame: pl.DataFrame) -> Rows:
-        """The rows of a frame of raw columns; labels are NaN, and groups None, where the frame has no such column."""
+    def transform(self, frame: pl.DataFrame, first_row: int = 0) -> Rows:
+        """The rows of a frame of raw columns; labels are NaN, and groups None, where the frame has no such column.
+        ``first_row`` is the number of the frame's first row in its table."""
         check_columns({"features": self.columns}, frame.columns, "the frame")
         count = frame.height
         dense = np.empty((count, len(self.spec.dense)), dtype=np.float32)
@@ -103,7 +104,7 @@ class FittedFeatures:
                 labels[:, place] = label.values(frame[label.column])
         groups = None
         if self.group is not None and self.group in frame.columns:
-            groups = group_codes(frame[self.group])
+            groups = group_codes(frame[self.group], first_row)
         return Rows(dense, sparse, tuple(self._lists(frame)), labels, groups)
 
     def _encoded(self, values: pl.Series, field: SparseField) -> np.ndarray:
@@ -161,12 +162,13 @@ class FittedFeatures:
         return cls.from_state(read_json(path))
 
 
-def group_codes(values: pl.Series) -> np.ndarray:
-    """int64 codes (M,) that are equal where the values are: whole numbers as they are, text by its hash, missing -1."""
+def group_codes(values: pl.Series, first_row: int = 0) -> np.ndarray:
+    """int64 codes (M,) that are equal where the values are: whole numbers as they are, text by its hash. A row whose
+    group is missing is a group of its own: of one row there is no AUC, so it counts in no GAUC."""
     ids = as_ids(values, "data.group")
-    if ids.dtype == pl.Int64:
-        return ids.fill_null(-1).to_numpy().astype(np.int64)
-    return np.where(ids.is_null().to_numpy(), -1, hashes(ids).view(np.int64))
+    codes = ids.fill_null(0).to_numpy() if ids.dtype == pl.Int64 else hashes(ids).view(np.int64)
+    alone = np.iinfo(np.int64).min + first_row + np.arange(len(ids))
+    return np.where(ids.is_null().to_numpy(), alone, codes)
 
 
 # ---- fitting --------------------------------------------------------------------------------------------------------
@@ -246,7 +248,7 @@ class FeatureFit:
         sparse, sequences, separators, dense = [], [], [], []
         for name, item in self.options.items():
             if isinstance(item, DenseOptions):
-                dense.append(DenseColumn(name, self._scalings[name].finish(), item.indicator))
+                dense.append(DenseColumn(name, self._scalings[name].finish(f"data.features.{name}"), item.indicator))
                 continue
             table = item.table or name
             size = ids[table].size

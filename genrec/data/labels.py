@@ -12,7 +12,7 @@ import polars as pl
 
 from genrec.annotations import as_yaml, check_fields
 from genrec.contracts import GenrecError
-from genrec.data.columns import as_numbers
+from genrec.data.columns import as_numbers, as_text
 from genrec.features import Kind
 
 _SHOWN = 8
@@ -55,7 +55,7 @@ class Label:
             text = text.set(text.str.len_bytes() == 0, None)
             truths = {"true": "1", "false": "0"}
             numbers = text.replace(truths).cast(pl.Float64, strict=False)
-            wrong = text.is_not_null() & ~numbers.is_in([0.0, 1.0]).fill_null(False)
+            wrong = text.is_not_null() & ~(numbers.is_in([0.0, 1.0]) | numbers.is_nan()).fill_null(False)
         else:
             numbers = pl.Series(column.name, as_numbers(column, place)).fill_nan(None)
             wrong = ~numbers.is_in([0.0, 1.0]).fill_null(True)
@@ -68,20 +68,13 @@ class Label:
         return numbers.fill_null(float("nan")).to_numpy().astype(np.float32)
 
     def _is_positive(self, column: pl.Series) -> np.ndarray:
-        given = self.positive if isinstance(self.positive, Sequence) and not isinstance(self.positive, str) else None
-        wanted = {_as_text(value) for value in (given if given is not None else [self.positive])}
-        text = column.cast(pl.String).str.strip_chars()
-        if column.dtype.is_float():
-            text = text.str.strip_suffix(".0")
-        known = text.is_not_null() & (text.str.len_bytes() > 0) & (text != "NaN")
-        found = text.is_in(list(wanted)).fill_null(False).to_numpy()
+        several = isinstance(self.positive, Sequence) and not isinstance(self.positive, str)
+        wanted: Any = self.positive if several else [self.positive]
+        wanted = as_text(pl.Series([str(value) for value in wanted], dtype=pl.String)).to_list()
+        text = as_text(column)
+        known = text.is_not_null() & (text.str.len_bytes() > 0) & (text.str.to_lowercase() != "nan")
+        found = text.is_in(wanted).fill_null(False).to_numpy()
         return np.where(known.fill_null(False).to_numpy(), found, np.nan).astype(np.float32)
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value).removesuffix(".0") if isinstance(value, float) else str(value).strip()
 
 
 def shown_values(column: pl.Series) -> str:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from genrec.contracts import GenrecError
 from genrec.data.columns import Transform
 from genrec.data.hashing import draws
 
+_LARGEST = float(np.finfo(np.float32).max)
 SAMPLE = 1_000_000  # values that quantiles are taken from, at most
 
 
@@ -29,9 +31,10 @@ class Moments:
         values = values[~np.isnan(values)]
         if not len(values):
             return
-        mean = float(values.mean())
-        gap, total = mean - self.mean, self.count + len(values)
-        self.squares += float(np.square(values - mean).sum()) + gap * gap * self.count * len(values) / total
+        with np.errstate(over="ignore"):  # numbers that large are refused in the end
+            mean = float(values.mean())
+            gap, total = mean - self.mean, self.count + len(values)
+            self.squares += float(np.square(values - mean).sum()) + gap * gap * self.count * len(values) / total
         self.mean += gap * len(values) / total
         self.count = total
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
@@ -128,9 +131,14 @@ class ScalingFit:
         if self.sample is not None:
             self.sample.add(values, rows)
 
-    def finish(self) -> Scaling:
-        """The transform; of a field without any value it gives 0."""
+    def finish(self, place: str) -> Scaling:
+        """The transform; of a field without any value it gives 0. ``place`` is what the YAML calls the field."""
         seen = self.moments
+        if self.sample is None and seen.count and not max(seen.std, abs(seen.low), abs(seen.high)) < _LARGEST:
+            raise GenrecError(
+                f"{place}: values from {seen.low:.3g} to {seen.high:.3g} are beyond what 32-bit numbers hold. Clean "
+                "the column, leave it out (data.drop), or use transform: log or quantile."
+            )
         known = {"transform": self.transform, "constant": seen.constant}
         if self.sample is not None:
             quantiles = self.sample.quantiles(self.num_quantiles)
@@ -141,4 +149,4 @@ class ScalingFit:
         if self.transform == "minmax":
             scale = 1.0 if seen.constant else seen.high - seen.low
             return Scaling(**known, shift=seen.low, scale=scale, fill=(seen.mean - seen.low) / scale)
-        return Scaling(**known, shift=seen.mean, scale=1.0 if seen.constant else seen.std)
+        return Scaling(**known, shift=seen.mean, scale=1.0 if seen.constant else seen.std or 1.0)

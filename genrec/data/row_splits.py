@@ -11,6 +11,7 @@ import polars as pl
 
 from genrec.annotations import Natural, Rate, Share, check_fields
 from genrec.contracts import GenrecError
+from genrec.data.columns import as_text
 from genrec.data.hashing import uniforms
 
 IN_TRAIN, IN_VAL, IN_TEST, LEFT_OUT = 0, 1, 2, 3  # what ``row_parts`` says of a row
@@ -85,20 +86,17 @@ class ByColumn(_OfTables):
 
     def __post_init__(self) -> None:
         check_fields(self, "split")
-        given = [_as_text(value) for values in (self.train, self.val, self.test) for value in values or ()]
+        given = [value for values in (self.train, self.val, self.test) for value in _texts(values or ())]
         if len(set(given)) < len(given):
             raise GenrecError("split: each value of the column belongs to one of train, val and test.")
 
     def row_parts(self, table: SplitTable) -> np.ndarray:
-        column = table.column(self.column, "split.column")
-        values = column.cast(pl.String).str.strip_chars()
-        if column.dtype.is_float():  # whole numbers beside missing ones
-            values = values.str.strip_suffix(".0")
+        values = as_text(table.column(self.column, "split.column"))
         rest = IN_TRAIN if self.train is None else LEFT_OUT
         parts = np.full(table.num_rows, rest, dtype=np.uint8)
         for part, wanted in ((IN_TRAIN, self.train), (IN_VAL, self.val), (IN_TEST, self.test)):
             if wanted:
-                parts[values.is_in([_as_text(value) for value in wanted]).fill_null(False).to_numpy()] = part
+                parts[values.is_in(_texts(wanted)).fill_null(False).to_numpy()] = part
         for name, part, wanted in (
             ("train", IN_TRAIN, self.train),
             ("val", IN_VAL, self.val),
@@ -112,12 +110,12 @@ class ByColumn(_OfTables):
         return parts
 
 
-def _as_text(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _texts(values: Sequence[Value]) -> list[str]:
+    return as_text(pl.Series([str(value) for value in values], dtype=pl.String)).to_list()
 
 
 def _listed(values: Sequence[Value]) -> str:
-    return "[" + ",".join(map(_as_text, values)) + "]"
+    return "[" + ",".join(_texts(values)) + "]"
 
 
 def _found(values: pl.Series) -> str:

@@ -74,7 +74,7 @@ class Summary:
         largest = ", ".join(f"{name} {size:,}" for name, size in sizes)
         lines.append(counts + (f"; most ids: {largest}" if sizes else ""))
         for place, name in enumerate(parts[1:], start=1):
-            lines += self._unknown_line(fitted, place, name)
+            lines += self.unknown_line(fitted, place, name)
         if fitted.constant:
             lines.append(f"constant in training, so of no use: {', '.join(fitted.constant)}")
         for task, count in zip(fitted.tasks, self.without_given, strict=True):
@@ -99,7 +99,8 @@ class Summary:
             told.append(text + (f" ({missing:,} not known)" if missing else ""))
         return f"{name}: {self.rows[part]:,} rows, {', '.join(told)}"
 
-    def _unknown_line(self, fitted: FittedFeatures, part: int, name: str) -> list[str]:
+    def unknown_line(self, fitted: FittedFeatures, part: int, name: str) -> list[str]:
+        """The fields with the most ids that training did not know; no line where it knew all."""
         shares = self.unknown[part] / max(self.rows[part], 1)
         worst = [place for place in np.argsort(-shares, kind="stable")[:_SHOWN] if shares[place] > 0]
         if not worst:

@@ -48,8 +48,8 @@ class TableDataset:
     ``features`` declares columns (``genrec.data.columns.Declared``); with ``infer`` the others are taken for what they
     look like, and ``by_type`` holds options of all dense, sparse or sequence fields. ``labels`` and ``tasks``:
     ``genrec.data.labels``. ``group`` is a column whose values are judged apart (users), ``timestamp`` one of times,
-    ``drop`` are columns left out. Labels, ``group`` and ``timestamp`` are no features, but the last two may be
-    declared.
+    ``drop`` are columns left out. Labels, ``group``, ``timestamp`` and the column of a split are no features, but the
+    last three may be declared.
 
     ``memory_map`` keeps the transformed rows in files below ``cache_dir`` instead of in memory; null does so for
     Parquet with more than two million rows.
@@ -91,6 +91,8 @@ class TableDataset:
         for label in self.labels.values():
             if self.declared.options.get(label.column) is not None:
                 raise GenrecError(f"data.features.{label.column}: the label {label.name} is made of it. Leave it out.")
+        if not infer and not any(self.declared.options.values()):
+            raise GenrecError("No column is left to be a feature: data.infer=false, and data.features declares none.")
         if not hasattr(split, "row_parts"):
             _refuse_split(split)
 
@@ -142,7 +144,7 @@ class TableDataset:
         fitted = fit.finish()
         writer, summary = RowWriter(folder), Summary.of(fitted)
         for rows, frame in table.chunks(read):
-            transformed = fitted.transform(frame)
+            transformed = fitted.transform(frame, int(rows[0]) if len(rows) else 0)
             summary.add(transformed, parts[rows])
             writer.add(transformed)
         arrays, content = writer.finish()
@@ -158,6 +160,7 @@ class TableDataset:
     def _options(self, table: RawTable, parts: np.ndarray) -> dict[str, Options]:
         """The options of every field, in the order of the columns."""
         other = {*self.drop, self.group, self.timestamp, *(label.column for label in self.labels.values())}
+        other.add(getattr(self.splitter, "column", None))  # which part a row is in says nothing of new rows
         open_columns = [name for name in table.schema if name not in other and name not in self.declared.options]
         guessed = self._guessed(table, parts, open_columns) if self.infer and open_columns else {}
         found: dict[str, Options] = {}

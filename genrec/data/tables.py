@@ -127,6 +127,7 @@ def _read_delimited(path: Path, header: Sequence[str] | None, delimiter: str, en
         text, delimiter = text.replace(delimiter, "\x1f"), "\x1f"
     if not text.strip():
         raise GenrecError(f"{path} is empty.")
+    text = text.rstrip("\r\n") + "\n"  # a blank last line is no row
     quote = '"' if delimiter in ",;" else None  # tab-separated data uses quotes as ordinary characters
     try:
         frame = pl.read_csv(

@@ -29,11 +29,12 @@ class FactorizationMachine(nn.Module):
 
     def forward(self, fields: FieldVectors, batch: RowBatch) -> Tensor:
         with torch.autocast(fields.vectors.device.type, enabled=False):  # the difference of two sums that nearly cancel
-            vectors = fields.vectors.float()
+            vectors = fields.vectors.to(self.dense.dtype)
             total, squares = vectors.sum(dim=1), vectors.square().sum(dim=(1, 2))
             if len(self.dense):
-                total = total + batch.dense @ self.dense
-                squares = squares + batch.dense.square() @ self.dense.square().sum(dim=1)
+                values = batch.dense.to(self.dense.dtype)
+                total = total + values @ self.dense
+                squares = squares + values.square() @ self.dense.square().sum(dim=1)
             return self.first_order(fields, batch) + 0.5 * (total.square().sum(dim=1) - squares)
 
 

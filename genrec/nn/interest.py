@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from genrec.nn.lookup import look_up
 from genrec.nn.mlp import MLP
 
 
@@ -31,7 +32,8 @@ class LocalActivation(nn.Module):
 
         Only the places that hold an id go through the network, so that padding is no part of Dice's statistics.
         """
-        known = history[there]
-        chosen = target[:, None].expand_as(history)[there]
+        places = there.flatten().nonzero().squeeze(1)
+        known = look_up(places, history.flatten(0, 1))
+        chosen = look_up(places // there.shape[1], target)
         scores = self.layers(torch.cat([known, chosen, known - chosen, known * chosen], dim=1)).squeeze(1)
-        return torch.zeros(there.shape, dtype=scores.dtype, device=scores.device).masked_scatter(there, scores)
+        return scores.new_zeros(there.numel()).index_copy(0, places, scores).view(there.shape)

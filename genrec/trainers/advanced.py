@@ -90,8 +90,9 @@ class AdvancedTrainer(BaseTrainer):
         if not evaluated and not self.monitor.startswith("train/"):
             return False
         if self.monitor not in metrics:
+            why = " The validation rows may all be of one class." if self.monitor.endswith("auc") else ""
             raise GenrecError(
-                f"trainer.monitor={self.monitor!r} is not among what is measured. "
+                f"trainer.monitor={self.monitor!r} is not among what is measured.{why} "
                 f"Choose one of {', '.join(sorted(metrics))}."
             )
         value = metrics[self.monitor]

@@ -48,6 +48,11 @@ class CTRTrainer(AdvancedTrainer):
                 "Use trainer=advanced for it, or train model=deepfm."
             )
         super().check_model(model)
+        if self.monitor.endswith("/calibration") and self.mode == "auto":
+            raise GenrecError(
+                f"trainer.monitor={self.monitor} is best at 1, and neither the largest nor the smallest is better. "
+                f"Use trainer.monitor={re.sub('calibration$', 'ece', self.monitor)}."
+            )
         known = [name for part in (TRAIN, VAL) for name in metric_names(model.tasks, part)]
         if self.monitor not in known and not self.monitor.startswith(f"{TRAIN}/"):
             near = difflib.get_close_matches(self.monitor, known, n=1)
@@ -59,7 +64,7 @@ class CTRTrainer(AdvancedTrainer):
 
     @property
     def shown_metrics(self) -> list[str]:
-        return list(dict.fromkeys([self.monitor, re.sub(r"auc$", "log_loss", self.monitor)]))
+        return list(dict.fromkeys([self.monitor, re.sub(r"g?auc$", "log_loss", self.monitor)]))
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, model: nn.Module, data: Any, part: str = TEST

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from genrec.balancing import Balancer, Equal, balancer
 from genrec.contracts import GenrecError, Losses
 from genrec.trainers.ctr import CTRTrainer
 from genrec.trainers.learner import Learner
+
+logger = logging.getLogger("genrec.trainers")
 
 
 @dataclass(kw_only=True)
@@ -56,10 +59,13 @@ class MTLTrainer(CTRTrainer):
                 f"trainer.balancing={self.balancing} compares the gradients of whole steps, so it needs "
                 "trainer.accumulate_grad_batches=1. Raise trainer.batch_size instead."
             )
+        self._start(replace(self.balancer), model)  # which says what the method lacks in the model
 
     # -- a step
 
     def train_step(self, model: nn.Module, batch: Any) -> Losses:
+        if not self.balances:
+            return super().train_step(model, batch)
         losses, extra = model.task_losses(batch)  # pyright: ignore[reportCallIssue]
         self._pending = (losses, extra)
         total = torch.stack(list(losses.values())).sum()
@@ -109,8 +115,20 @@ class MTLTrainer(CTRTrainer):
                 f"trainer.balancing={self.balancing} takes gradients apart, which the scaling of hardware.precision="
                 "16-mixed does not reach. Use bf16-mixed or 32-true."
             )
-        generator = torch.Generator().manual_seed(self.context.seed)
-        self.balancer.start(
+        if self.hardware.compile:
+            logger.warning("hardware.compile=true is left out: trainer.balancing=%s goes through a loss several times.",
+                           self.balancing)  # fmt: skip
+        self._start(self.balancer, model, torch.Generator().manual_seed(self.context.seed), device)
+        self._started = True
+        if self._balancer_state is not None:
+            self.balancer.load_state_dict(self._balancer_state)
+            self._balancer_state = None
+
+    @staticmethod
+    def _start(
+        method: Balancer, model: Any, generator: torch.Generator | None = None, device: torch.device | None = None
+    ) -> None:
+        method.start(
             [task.name for task in model.tasks],
             kinds={task.name: task.kind for task in model.tasks},
             num_classes={task.name: 2 for task in model.tasks if task.kind == "classification"},
@@ -118,10 +136,6 @@ class MTLTrainer(CTRTrainer):
             generator=generator,
             device=device,
         )
-        self._started = True
-        if self._balancer_state is not None:
-            self.balancer.load_state_dict(self._balancer_state)
-            self._balancer_state = None
 
     # -- the state of a run
 

@@ -104,10 +104,37 @@ def test_ids_stay_exact():
     assert as_ids(pl.Series("x", [large, None]), "place").to_list() == [large, None]
     assert as_ids(pl.Series("x", ["007", "", " 7"]), "place").to_list() == ["007", None, "7"]
     assert as_ids(pl.Series("x", [1.0, None, float("nan")]), "place").to_list() == [1, None, None]
+    with pytest.raises(GenrecError, match=r"Duration.*neither numbers nor text.*data\.drop=\[x\]"):
+        as_ids(pl.Series("x", [1], dtype=pl.Duration), "place")
     with pytest.raises(GenrecError, match=r"data\.features\.x\.bucket"):
         as_ids(pl.Series("x", [1.5]), "place")
     with pytest.raises(GenrecError, match="declare it as a sequence"):
         as_ids(pl.Series("x", [[1]]), "place")
+
+
+def test_ids_do_not_depend_on_how_a_file_writes_them():
+    assert as_ids(pl.Series("x", ["3.0", "-2.00", "v3.0", "3.10", "3"]), "place").to_list() == [
+        *("3", "-2", "v3.0", "3.10", "3")
+    ]
+    flags = [True, False, None]
+    assert as_ids(pl.Series("x", ["True", "FALSE", ""]), "place").equals(as_ids(pl.Series("x", flags), "place"))
+    ids, _ = as_lists(pl.Series("x", ["1.0|2.0"]), "place", "|", 2)
+    assert ids.to_list() == ["1", "2"]
+
+
+def test_what_is_no_list_of_ids_says_so():
+    with pytest.raises(GenrecError, match=r"Struct.*data\.drop=\[x\]"):
+        as_lists(pl.Series("x", [{"a": 1}]), "place", None, 2)
+    with pytest.raises(GenrecError, match=r"lists of List.*plain ids"):
+        as_lists(pl.Series("x", [[[1]]]), "place", None, 2)
+
+
+def test_quantiles_of_a_field_are_not_hashed_by_the_options_of_its_type():
+    declared = Declared({"age": {"type": "sparse", "bucket": 5}, "user": "sparse"}, {"sparse": {"hash": 100}})
+    assert declared.options["age"] == SparseOptions(bucket=5)
+    assert declared.options["user"] == SparseOptions(hash=100)
+    with pytest.raises(GenrecError, match="hash and bucket exclude each other"):
+        Declared({"age": {"type": "sparse", "bucket": 5, "hash": 7}})
 
 
 def test_lists_keep_their_last_ids_in_order():

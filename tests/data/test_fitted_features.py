@@ -155,5 +155,25 @@ def test_constant_fields_are_known():
 
 def test_groups_are_equal_where_values_are():
     codes = group_codes(pl.Series("g", ["a", "b", None, "a"]))
-    assert codes[0] == codes[3] != codes[1] and codes[2] == -1 and codes.dtype == np.int64
-    assert group_codes(pl.Series("g", [2**53 + 1, 2**53, None])).tolist() == [2**53 + 1, 2**53, -1]
+    assert codes[0] == codes[3] != codes[1] and codes.dtype == np.int64
+    assert group_codes(pl.Series("g", [2**53 + 1, 2**53, -1])).tolist() == [2**53 + 1, 2**53, -1]
+
+
+def test_rows_without_a_group_are_no_group_together():
+    """As one user, rows of nobody would weigh in GAUC by their number."""
+    codes = [group_codes(pl.Series("g", column), first) for column in (["a", None], [-1, None]) for first in (0, 2)]
+    assert len({*(code[1] for code in codes[:2]), *(code[0] for code in codes)}) == 4
+    features = fitted({"item": "sparse"}, FRAME, group="user")
+    rows = features.transform(FRAME.with_columns(pl.lit(None, dtype=pl.String).alias("user")), first_row=4)
+    assert rows.groups is not None and len(set(rows.groups.tolist())) == FRAME.height
+
+
+def test_rows_are_the_same_from_text_and_from_types():
+    typed = pl.DataFrame({"a": [1.0, None, 3.0, 3.0], "b": [True, False, None, True], "click": [1, 0, 1, 0]})
+    text = pl.DataFrame(
+        {"a": ["1.0", "", "3.0", "3"], "b": ["True", "False", "", "true"], "click": ["1", "0", "1", "0"]}
+    )
+    for options in ("sparse", {"type": "sparse", "hash": 1000}):
+        for trained in (typed, text):
+            features = fitted({"a": options, "b": options}, trained, group="a")
+            assert np.array_equal(features.transform(typed).sparse, features.transform(text).sparse)

@@ -19,6 +19,7 @@ def test_labels_of_zero_and_one():
     assert values([True, False, None]) == [1, 0, None]
     assert values(["1", "0", "", " 1.0", "True", "false"]) == [1, 0, None, 1, 1, 0]
     assert values([1.0, 0.0, float("nan")]) == [1, 0, None]
+    assert values(["1.0", "0.0", "NaN", "nan"]) == [1, 0, None, None]
 
 
 def test_positive_values_are_compared_as_text():
@@ -26,6 +27,8 @@ def test_positive_values_are_compared_as_text():
     assert values([3, 1, 2, None], positive=[3, 2]) == [1, 0, 1, None]
     assert values([3.0, 1.0, float("nan")], positive=3) == [1, 0, None]
     assert values(["3", "30"], positive=3) == [1, 0]
+    assert values(["3.0", "1.0", "nan"], positive=3) == [1, 0, None]
+    assert values(["True", "False"], positive=True) == [1, 0]
     assert values([True, False], positive=False) == [0, 1]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import MinMaxScaler, QuantileTransformer, StandardScaler
 
+from genrec.contracts import GenrecError
 from genrec.data.numbers import Moments, Sample, Scaling, ScalingFit, logarithm
 
 VALUES = np.concatenate([np.random.default_rng(0).lognormal(sigma=2, size=997), [0.0, 0.0, -3.5]])
@@ -15,7 +16,19 @@ def fitted(transform, values: np.ndarray = VALUES, *, pieces: int = 4, quantiles
     fit = ScalingFit(transform, quantiles)
     for rows in np.array_split(np.arange(len(values)), pieces):
         fit.add(values[rows], rows)
-    return fit.finish()
+    return fit.finish("data.features.x")
+
+
+def test_numbers_too_large_or_too_close_to_be_scaled():
+    large = np.array([1e200, -1e200, 3.0])
+    with pytest.raises(GenrecError, match=r"data\.features\.x: values from -1e\+200 to 1e\+200.*log or quantile"):
+        fitted("standard", large, pieces=1)
+    with pytest.raises(GenrecError, match="32-bit"):
+        fitted("none", np.array([1e39, 0.0]), pieces=1)
+    for transform in ("log", "quantile"):
+        assert np.isfinite(fitted(transform, large, pieces=1)(large)).all()
+    close = np.array([0.0, 1e-200])  # of which the squares are 0
+    assert np.isfinite(fitted("standard", close, pieces=1)(close)).all()
 
 
 def test_moments_of_chunks_are_those_of_all():

@@ -63,6 +63,13 @@ def test_a_column_says_the_part():
     assert ByColumn(train=[1], val=[], test=[2]).row_parts(beside_missing).tolist() == [0, 2, 3]
 
 
+def test_values_are_compared_however_the_file_writes_them():
+    for column in ([1.0, 2.0, None], ["1.0", "2.0", ""], [1, 2, None], ["True", "False", None]):
+        value = True if column[0] == "True" else 1
+        parts = ByColumn(test=[value], val_ratio=0.0).row_parts(Column(pl.Series("split", column)))
+        assert parts.tolist() == [2, 0, 0]
+
+
 def test_validation_rows_are_drawn_from_training_where_none_are_named():
     table = Column(pl.Series(["a"] * 8000 + ["test"] * 2000 + ["b"] * 100))
     parts = ByColumn(train=["a"]).row_parts(table)

@@ -335,3 +335,26 @@ def test_real_tables_have_the_base_rates_of_their_provenance(repository, data_ro
     assert not used & {*leaks, "instance_weight", "visit", "conversion", "spend", "income", "income_50k", "label"}
     if name == "adult":
         assert found.view("rows").num_rows("test") == 16_281
+
+
+def test_a_table_without_any_field_is_refused_before_it_is_read():
+    with pytest.raises(GenrecError, match=r"data\.features declares none"):
+        table("nowhere.parquet", infer=False, features={"note": "drop"})
+
+
+def test_the_column_of_a_split_is_no_feature(tmp_path):
+    """Its values are all of training, so what was learned of them would be gone where it is tested."""
+    rows = frame().with_columns(pl.Series("part", ["train"] * 300 + ["test"] * 100))
+    rows.write_parquet(tmp_path / "a.parquet")
+    by_part = ByColumn(column="part")
+    assert "part" not in table(str(tmp_path / "a.parquet"), by_part).fitted.columns
+    assert "part" in table(str(tmp_path / "a.parquet"), by_part, features={"part": "sparse"}).fitted.columns
+    assert "part" in table(str(tmp_path / "a.parquet")).fitted.columns  # divided otherwise, it is a column as others
+
+
+@pytest.mark.parametrize("memory_map", [False, True])
+def test_rows_without_a_user_stay_alone_over_all_chunks(tmp_path, memory_map):
+    rows = frame().with_columns(pl.when(pl.int_range(pl.len()) % 3 == 0).then(None).otherwise("user").alias("user"))
+    rows.write_parquet(tmp_path / "a.parquet")
+    groups = table(str(tmp_path / "a.parquet"), memory_map=memory_map, cache_dir=str(tmp_path)).loaded.rows.groups
+    assert groups is not None and len(set(groups[::3].tolist())) == len(groups[::3])

@@ -130,3 +130,9 @@ def test_a_folder_in_place_of_a_file_is_named(tmp_path):
     (tmp_path / "t.csv").mkdir()
     with pytest.raises(GenrecError, match=r"t\.csv cannot be read \(Is a directory\)"):
         read_table(tmp_path / "t.csv")
+
+
+def test_a_blank_last_line_is_no_row(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"a,b\r\n1,2\r\n3,4\r\n\r\n")
+    assert read_table(path).rows() == [("1", "2"), ("3", "4")]

@@ -11,6 +11,8 @@ circle in the same order, and semantic IDs number the ring in base 3.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -59,6 +61,22 @@ def histories(rows: list[list[int]], *, max_history: int = 50, filter_seen: bool
 ROWS = [[4, 5, 6], [0], [21, 22, 0, 1, 2, 3], [9, 8, 7, 3], [11, 11, 11], [1, 3, 5, 7, 9, 11, 13]]
 
 
+@contextmanager
+def memory_of_nan() -> Iterator[None]:
+    """``torch.empty`` gives nan, where it would give whatever the memory held before."""
+    memory: Any = torch.utils.deterministic
+    filled, enabled = memory.fill_uninitialized_memory, torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = True
+    try:
+        assert torch.empty(3).isnan().all()
+        yield
+    finally:
+        memory.fill_uninitialized_memory = filled
+        torch.use_deterministic_algorithms(enabled, warn_only=warns)
+
+
 class RetrievalContract:
     """Inherit, name the class Test..., and give ``build``."""
 
@@ -87,6 +105,13 @@ class RetrievalContract:
         assert model.task == Task.RETRIEVAL
         assert model.training_mode in ("windows", "positions", "users")
         assert model.max_history == self.MAX_HISTORY
+
+    def test_weights_from_uninitialised_memory(self) -> None:
+        """Fault of an original: two models of one seed differed."""
+        with memory_of_nan():
+            one, other = self.seeded(0), self.seeded(0)
+        tensors = zip((*one.parameters(), *one.buffers()), (*other.parameters(), *other.buffers()), strict=True)
+        assert all(not first.isnan().any() and torch.equal(first, second) for first, second in tensors)
 
     def test_shapes_and_types(self, model: Any) -> None:
         found = model.recommend(histories(ROWS), 5)

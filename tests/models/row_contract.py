@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from genrec.contracts import IGNORE, DataSpec, RankingModel, RowBatch, Task
 from genrec.features import FeatureSpec, SequenceField, SparseField, TaskSpec
 from genrec.nn.fields import FieldEmbedding
+from tests.models.contract import memory_of_nan
 
 NUM_ROWS = 1536
 USERS, ITEMS, CONTEXTS, TAGS = 12, 20, 6, 9  # sizes of the vocabularies; id 0 is the unknown
@@ -229,6 +230,13 @@ class RowContract:
             if kinds.get(name, "classification") == "classification":
                 assert (values >= 0).all() and (values <= 1).all()
 
+    def test_weights_from_uninitialised_memory(self) -> None:
+        """Fault of an original: two models of one seed differed."""
+        with memory_of_nan():
+            one, other = self.seeded(0), self.seeded(0)
+        tensors = zip((*one.parameters(), *one.buffers()), (*other.parameters(), *other.buffers()), strict=True)
+        assert all(first.isfinite().all() and torch.equal(first, second) for first, second in tensors)
+
     def test_starts_at_the_mean_label(self, model: Any, batch: RowBatch) -> None:
         """Untrained, a model is about as good as the mean, so that the first steps need not find it."""
         if self.is_trained(model):
@@ -360,6 +368,14 @@ class RowContract:
             assert values.dtype == torch.float32
             torch.testing.assert_close(values, exact[name], atol=0.05, rtol=0.05)
         assert all(weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters())
+
+    def test_double_precision(self, model: Any, batch: RowBatch) -> None:
+        """Weights of float64 on batches of float32, as hardware.precision=64-true evaluates them."""
+        exact = model.predict(batch)
+        self.assert_same(model.double().predict(batch), exact)
+        if self.is_trained(model):
+            model.train().loss(batch).total.backward()
+            assert all(weight.grad is None or weight.grad.dtype == torch.float64 for weight in model.parameters())
 
     def test_predictions_follow_every_optimizer_step(self, model: Any, batch: RowBatch) -> None:
         if not self.is_trained(model):

@@ -100,7 +100,15 @@ def test_a_metric_that_is_not_measured_is_told_before_training(tmp_path):
         CTRTrainer().fit(model_of(view), view, context(tmp_path))
     with pytest.raises(GenrecError, match=r"Did you mean val/log_loss\?"):
         CTRTrainer(monitor="val/logloss").check_model(model_of(PlantedView()))
+    with pytest.raises(GenrecError, match=r"monitor=val/calibration is best at 1.*Use trainer.monitor=val/ece"):
+        CTRTrainer(monitor="val/calibration").check_model(model_of(PlantedView()))
+    CTRTrainer(monitor="val/calibration", mode="min").check_model(model_of(PlantedView()))
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("metric", ["auc", "gauc"])
+def test_the_log_loss_is_shown_beside_an_auc(metric):
+    assert CTRTrainer(monitor=f"val/{metric}").shown_metrics == [f"val/{metric}", "val/log_loss"]
 
 
 def test_other_trainers_know_rows_too(tmp_path):

@@ -11,6 +11,7 @@ from row_toys import PlantedView
 from genrec.balancing import GradNorm, UncertaintyWeights
 from genrec.contracts import DataSpec, GenrecError, RunContext
 from genrec.models.deepfm import DeepFM
+from genrec.models.esmm import ESMM
 from genrec.models.mmoe import MMoE
 from genrec.trainers import CTRTrainer, MTLTrainer
 from genrec.trainers.checkpoints import FINAL, read_checkpoint
@@ -62,27 +63,101 @@ def test_without_balancing_it_is_the_plain_sum(tmp_path):
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_weights_of_one_are_the_plain_sum_for_fused_optimizers_too(fused, tmp_path):
+    """The weights of dwa are 1 in its first two epochs."""
+    view, found = PlantedView(TASKS), []
+    for method in ("none", "dwa"):
+        model, given = model_of(view), context(tmp_path / method)
+        given.optimizer = lambda groups: torch.optim.AdamW(groups, lr=0.02, fused=fused)
+        found.append(trainer_of(method, max_epochs=2).fit(model, view, given).history["train/loss"])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["none", "uwl"])
+def test_the_loss_is_compiled_where_it_is_summed(method, tmp_path, monkeypatch, caplog):
+    calls = []
+
+    def compiled(loss: Any) -> Any:
+        return lambda batch: calls.append(len(batch)) or loss(batch)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    view, hardware = PlantedView(TASKS), Hardware(accelerator="cpu", compile=True)
+    trainer_of(method, max_epochs=1).fit(model_of(view), view, context(tmp_path, hardware=hardware))
+    assert calls == ([128] * 8 if method == "none" else [])
+    assert ("hardware.compile=true is left out: trainer.balancing=uwl" in caplog.text) == (method == "uwl")
+
+
+class Killed(BaseException):
+    pass
+
+
+class KilledInEpochThree(MTLTrainer):
+    def on_epoch_start(self) -> None:
+        if self.current_epoch == 3:
+            raise Killed
+
+
+class KilledInStepTwenty(MTLTrainer):
+    """After the checkpoint of step 18, the second of epoch 3."""
+
+    def after_batch(self, learner: Any, *, stepped: bool) -> None:
+        super().after_batch(learner, stepped=stepped)
+        if self.global_step == 20:
+            raise Killed
+
+
+@pytest.mark.parametrize("mortal", [KilledInEpochThree, KilledInStepTwenty])
 @pytest.mark.parametrize("method", ["uwl", "gradnorm", "metabalance", "pcgrad", "dwa"])
-def test_a_run_that_was_killed_ends_as_one_that_was_not(method, tmp_path):
-    class Killed(BaseException):
-        pass
-
-    class Mortal(MTLTrainer):
-        def on_epoch_start(self) -> None:
-            if self.current_epoch == 3:
-                raise Killed
-
-    view = PlantedView(TASKS)
-    trainer_of(method).fit(model_of(view), view, context(tmp_path / "whole"))
+def test_a_run_that_was_killed_ends_as_one_that_was_not(method, mortal, tmp_path):
+    view, options = PlantedView(TASKS), {"checkpoint_every_steps": 6}
+    trainer_of(method, **options).fit(model_of(view), view, context(tmp_path / "whole"))
     with pytest.raises(Killed):
-        Mortal(max_epochs=4, batch_size=128, balancing=method, patience=None).fit(
+        mortal(max_epochs=4, batch_size=128, balancing=method, patience=None, **options).fit(
             model_of(view), view, context(tmp_path / "parts")
         )
-    resumed = trainer_of(method)
+    resumed = trainer_of(method, **options)
     resumed.fit(model_of(view), view, context(tmp_path / "parts", resume=True))
     assert resumed.current_epoch == 4
     whole, parts = (read_checkpoint(tmp_path / name / "checkpoints" / FINAL) for name in ("whole", "parts"))
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("method", ["none", "gradnorm", "pcgrad"])
+def test_epoch_by_epoch_is_the_same_run(method, tmp_path):
+    view, models = PlantedView(TASKS), [model_of(PlantedView(TASKS)) for _ in range(2)]
+    trainer_of(method, max_epochs=2).fit(models[0], view, context(tmp_path / "whole"))
+    by_hand = trainer_of(method, max_epochs=2)
+    by_hand.train_epoch(models[1], view, context(tmp_path / "parts"))
+    by_hand.train_epoch()
+    by_hand.finish()
+    assert all(map(torch.equal, models[0].state_dict().values(), models[1].state_dict().values()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_balanced_gradient_is_clipped_and_the_weights_learn_from_whole_ones(method, tmp_path):
+    """The optimizer gets what the balancer made, no longer than the bound; the balancer's own steps know no bound."""
+    norms: dict[float | None, list[float]] = {}
+    own: dict[float | None, Any] = {}
+
+    class Watching(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            loss = closure()
+            gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+            norms[bound].append(float(torch.nn.utils.get_total_norm(gradients)))
+            return loss  # the model stays as it is, so that both runs see the same losses
+
+    view = PlantedView(TASKS)
+    for bound in (None, 0.01):
+        norms[bound] = []
+        trainer = trainer_of(method, max_epochs=1, gradient_clip_norm=bound, use_scheduler=False)
+        given = context(tmp_path / str(bound))
+        given.optimizer = lambda groups: Watching(groups, lr=1.0)
+        trainer.fit(model_of(view), view, given)
+        own[bound] = trainer.balancer.weights if method != "none" else None
+    assert min(norms[None]) > 0.02
+    assert max(norms[0.01]) <= 0.01 * 1.001
+    assert own[None] == own[0.01]
 
 
 def test_stops_on_the_task_and_in_the_direction_that_is_asked_for(tmp_path):
@@ -135,6 +210,9 @@ def test_what_cannot_be_balanced_is_refused(tmp_path):
         trainer_of("none").fit(model_of(one), one, context(tmp_path))
     with pytest.raises(GenrecError, match=r"DeepFM learns one here \(click\)"):
         trainer_of("none").fit(DeepFM(DataSpec(features=one.features)), one, context(tmp_path))
+    pair = PlantedView(("click", "buy"))
+    with pytest.raises(GenrecError, match=r"GradNorm needs last_shared.*model=mmoe"):  # before data are read
+        trainer_of("gradnorm").check_model(ESMM(DataSpec(features=pair.features)))
     with pytest.raises(GenrecError, match=r"gradnrm.*gradnorm"):
         trainer_of("gradnrm")
     half = context(tmp_path, hardware=Hardware(accelerator="cpu", precision="16-mixed"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import polars as pl
 
@@ -36,6 +36,8 @@ class TableSource:
     ) -> None:
         check_arguments(TableSource.__init__, locals(), "data.source")
         self.path = [Path(item) for item in path] if isinstance(path, Sequence) and not isinstance(path, str) else path
+        if not self.path:
+            raise GenrecError("data.path names no file. Give one, a folder, or a list: data.path=[a.csv,b.csv].")
         self.columns = columns
         self.delimiter = delimiter
         self.encoding = encoding
@@ -99,8 +101,7 @@ class TableSource:
     def schema(self) -> dict[str, Any]:
         """Type of every column of streamed files."""
         heads = [self._named(_scan(path).head(0).collect(), path) for path in self.files]
-        self._check_alike(heads)
-        return dict(pl.concat(heads, how="vertical_relaxed").schema)
+        return dict(self._joined(heads).schema)
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
         """The rows in their order, in pieces; only the given columns, in no certain order, or all."""
@@ -110,8 +111,7 @@ class TableSource:
                 header = self.columns if isinstance(self.columns, list) else None
                 frame = read_table(path, header=header, delimiter=self.delimiter, encoding=self.encoding)
                 frames.append(self._named(frame, path))
-            self._check_alike(frames)
-            whole = pl.concat(frames, how="vertical_relaxed") if len(frames) > 1 else frames[0]
+            whole = self._joined(frames)
             yield whole if columns is None else whole.select(columns)
             return
         mapping = self.columns if isinstance(self.columns, dict) else {}
@@ -120,9 +120,10 @@ class TableSource:
             if columns is not None:
                 wanted = [mapping.get(name, name) for name in columns if name != self.file_column]
                 scan = scan.select(wanted or pl.first())
-            for begin in range(0, total, self.chunk_rows):
+            for begin in range(0, max(total, 1), self.chunk_rows):  # of a file without rows the columns
                 frame = self._named(scan.slice(begin, self.chunk_rows).collect(), path, partial=columns is not None)
-                yield frame if columns is None else frame.select(columns)
+                frame = frame if columns is None else frame.select(columns)
+                yield frame.cast({name: self.schema[name] for name in frame.columns})  # files differ: int32 and int64
 
     def _named(self, frame: pl.DataFrame, path: Path, *, partial: bool = False) -> pl.DataFrame:
         if isinstance(self.columns, dict):
@@ -136,7 +137,8 @@ class TableSource:
             raise GenrecError(f"data.source.file_column={self.file_column}: {path} has such a column. Choose another.")
         return frame.with_columns(pl.lit(path.name.split(".")[0]).alias(self.file_column))
 
-    def _check_alike(self, frames: Sequence[pl.DataFrame]) -> None:
+    def _joined(self, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        """The frames of all files as one, each column of a type that holds those of all."""
         for path, frame in zip(self.files, frames, strict=True):
             if frame.columns != frames[0].columns:
                 other = sorted(set(frame.columns) ^ set(frames[0].columns))
@@ -144,6 +146,20 @@ class TableSource:
                     f"{path} has other columns than {self.files[0].name} ({', '.join(other) or 'in another order'}). "
                     "Give one of them: data.path=<file>."
                 )
+        for name in frames[0].columns:
+            types = list(dict.fromkeys(frame.schema[name] for frame in frames))
+            if len({dtype.is_nested() for dtype in types if dtype != pl.Null}) > 1:
+                self._refuse(f"{name} is of types {', '.join(map(str, types))}")
+        try:
+            return pl.concat(frames, how="vertical_relaxed") if len(frames) > 1 else frames[0]
+        except pl.exceptions.PolarsError as error:
+            return self._refuse(str(error))
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise GenrecError(
+            f"The columns of {', '.join(path.name for path in self.files)} do not go together: {why}. Write the files "
+            "with the same types, or give one of them: data.path=<file>."
+        )
 
 
 def _scan(path: Path) -> pl.LazyFrame:

@@ -114,3 +114,36 @@ def test_real_tables_have_the_size_of_their_provenance(data_root, folder, rows, 
     if not (data_root / folder).is_dir():
         pytest.skip(f"{data_root / folder} does not exist")
     assert whole(TableSource(path=str(data_root / folder))).shape == (rows, columns)
+
+
+def test_types_of_files_are_brought_together(tmp_path):
+    """Fault found by use: a user was 7 in one file and "7" in the next, and a split by time failed on int32."""
+    FRAME.write_parquet(tmp_path / "a.parquet")
+    FRAME.with_columns(pl.lit(7, dtype=pl.Int32).alias("user")).write_parquet(tmp_path / "b.parquet")
+    FRAME.head(0).write_parquet(tmp_path / "c.parquet")
+    assert whole(TableSource(path=str(tmp_path)))["user"].to_list() == [2**53 + 1, 2, None, 7, 7, 7]
+    FRAME.with_columns(pl.lit("x").alias("user")).write_parquet(tmp_path / "d.parquet")
+    found = whole(TableSource(path=str(tmp_path)))["user"]
+    assert found.dtype == pl.String and found.to_list()[1:] == ["2", None, "7", "7", "7", "x", "x", "x"]
+    lists = FRAME.select(pl.lit([1]).alias("user"))
+    lists.write_parquet(tmp_path / "l1.parquet")
+    lists.cast(pl.List(pl.Int32)).write_parquet(tmp_path / "l2.parquet")
+    lists.select(pl.lit(None).alias("user")).write_parquet(tmp_path / "l3.parquet")
+    paths = [str(tmp_path / f"l{number}.parquet") for number in (1, 2, 3)]
+    assert whole(TableSource(path=paths))["user"].to_list() == [[1], [1], None]
+    for path in paths:
+        (tmp_path / path).unlink()
+    FRAME.with_columns(pl.lit([1]).alias("user")).write_parquet(tmp_path / "e.parquet")
+    with pytest.raises(GenrecError, match="do not go together: user is of types Int64, Int32, String, List"):
+        whole(TableSource(path=str(tmp_path)))
+
+
+def test_files_without_rows_still_have_columns(tmp_path):
+    FRAME.head(0).write_parquet(tmp_path / "a.parquet")
+    [only] = TableSource(path=str(tmp_path / "a.parquet")).chunks()
+    assert only.schema == FRAME.schema and not only.height
+
+
+def test_an_empty_list_of_files_is_an_error():
+    with pytest.raises(GenrecError, match=r"data\.path names no file"):
+        TableSource(path=[])
