@@ -34,7 +34,8 @@ def test_the_table_has_mean_and_sample_deviation_and_the_best_first(tmp_path):
 
 
 def test_each_table_goes_between_its_markers():
-    page = "a\n<!-- ranking: begin -->\nold\n<!-- ranking: end -->\nb\n<!-- multitask: begin -->\n<!-- multitask: end -->\nc"
+    marks = [f"<!-- {name}: {end} -->" for name in ranking.TABLES for end in ("begin", "end")]
+    page = "\n".join(["a", marks[0], "old", marks[1], "b", *marks[2:], "c"])
     text = ranking.with_tables(page, [row("ranking", "fm", 1, 0.6), row("multitask", "mmoe", 1, 0.7)])
     assert "old" not in text and text.startswith("a\n") and text.endswith("\nc")
     first, second = text.split("\nb\n")
