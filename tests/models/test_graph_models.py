@@ -171,10 +171,12 @@ def test_bpr_infinite_at_score_difference_200() -> None:
 
 
 def test_in_batch_softmax_by_hand() -> None:
-    """Three rows whose targets are items 2, 0 and 2: two candidates, corrected by how often each is met."""
+    """Three rows whose targets are items 2, 0 and 2, corrected by how often each is met: for the second row item 2 is a
+    negative twice, for the others item 0 is the only one."""
     hidden = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     table, counts = torch.tensor([[2.0, 0.0], [9.0, 9.0], [0.0, 1.0]]), torch.tensor([3.0, 5.0, 2.0])
     scores = np.array([[2.0, 0.0], [0.0, 1.0], [2.0, 1.0]]) / 0.5 - np.log([0.3, 0.2])
+    scores[1, 1] += np.log(2)
     rows = [1, 0, 1]
     expected = np.mean([np.log(np.exp(row).sum()) - row[place] for row, place in zip(scores, rows, strict=True)])
     found = InBatchSoftmax(temperature=0.5)(hidden, table, torch.tensor([2, 0, 2]), counts)
