@@ -6,6 +6,7 @@ A column of a text file is numeric where every value that is not missing reads a
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ from genrec.features import Compression, Pooling
 
 Transform = Literal["none", "standard", "log", "quantile", "minmax"]
 _TRUTHS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
+_CALLED_ID = re.compile(r"(^|_)(id|ID|Id)$|[a-z]I[dD]$")
 _MOST_CATEGORIES = 20  # whole numbers with more distinct values than this are taken for amounts
 
 
@@ -174,14 +176,16 @@ def check_columns(names: Mapping[str, Iterable[str]], columns: Sequence[str], ta
 class Guess:
     """What an undeclared column is, from its training rows chunk by chunk: dense, sparse or sequence.
 
-    Fractions, and whole numbers with more than 20 distinct values, are dense; lists are sequences; the rest is sparse.
-    ``text`` says that numbers come as strings, as in CSV.
+    Fractions, and whole numbers with more than 20 distinct values, are dense, but whole numbers in a column that is
+    called an id ("id", "user_id", "itemId") are not; lists are sequences; the rest is sparse. ``text`` says that
+    numbers come as strings, as in CSV.
     """
 
     def __init__(self, dtype: pl.DataType, *, text: bool) -> None:
         self.kind = _kind_of_type(dtype, text=text)
         self._distinct: pl.Series | None = None
         self._fractions = False
+        self._is_id = False
 
     @property
     def undecided(self) -> bool:
@@ -191,6 +195,7 @@ class Guess:
         """Takes the training rows of a chunk into account."""
         if self.kind is not None:
             return
+        self._is_id = bool(_CALLED_ID.search(values.name))
         if values.dtype == pl.String:
             stripped = exact_ids(values, values.name).drop_nulls()
             numbers = stripped.cast(pl.Float64, strict=False)
@@ -209,7 +214,8 @@ class Guess:
         if self.kind is not None:
             return self.kind
         distinct = 0 if self._distinct is None else len(self._distinct)
-        return "dense" if distinct and (self._fractions or distinct > _MOST_CATEGORIES) else "sparse"
+        many = distinct > _MOST_CATEGORIES and not self._is_id
+        return "dense" if distinct and (self._fractions or many) else "sparse"
 
 
 def _kind_of_type(dtype: pl.DataType, *, text: bool) -> str | None:

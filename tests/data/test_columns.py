@@ -149,3 +149,23 @@ def test_lists_keep_their_last_ids_in_order():
 def test_a_column_that_is_not_there_is_named_with_its_nearest():
     with pytest.raises(GenrecError, match=r"data\.drop: t has no column 'agee'\. Did you mean age\? It has: age, user"):
         check_columns({"data.group": ["user"], "data.drop": ["agee"]}, ["age", "user"], "t")
+
+
+@pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("user_id", "sparse"),
+        ("id", "sparse"),
+        ("itemId", "sparse"),
+        ("ID", "sparse"),
+        ("paid", "dense"),
+        ("grid", "dense"),
+    ],
+)
+def test_whole_numbers_are_ids_where_the_column_says_so(name, kind, text):
+    """An id counts nothing, and one of 64 bits would lose digits as an amount."""
+    column = pl.Series(name, range(10**9, 10**9 + 100)).cast(pl.String if text else pl.Int64)
+    found = Guess(column.dtype, text=text)
+    found.add(column)
+    assert found.decide() == kind
