@@ -112,18 +112,23 @@ def read_results(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def add(rows: Iterable[Row], path: Path) -> None:
-    """Adds rows to the results; a row of the same data, model, seed and protocol takes the place of the old one."""
-    known = {key_of(row): row for row in read_results(path)}
-    known.update({key_of(row): row for row in rows})
-    lines = [",".join(COLUMNS)]
+def add(
+    rows: Iterable[Row],
+    path: Path,
+    columns: Sequence[str] = COLUMNS,
+    names: Sequence[str] = ("data", "model", "filter_seen", "seed"),
+) -> None:
+    """Adds rows to the results; a row that is equal in ``names`` takes the place of the old one."""
+    known = {key_of(row, names): row for row in read_results(path)}
+    known.update({key_of(row, names): row for row in rows})
+    lines = [",".join(columns)]
     for key in sorted(known):
-        lines.append(",".join(str(known[key].get(column, "")) for column in COLUMNS))
+        lines.append(",".join(str(known[key].get(column, "")) for column in columns))
     write_text(path, "\n".join(lines) + "\n")
 
 
-def key_of(row: Row) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in ("data", "model", "filter_seen", "seed"))
+def key_of(row: Row, names: Sequence[str] = ("data", "model", "filter_seen", "seed")) -> tuple[str, ...]:
+    return tuple(str(row[name]) for name in names)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -12,13 +12,14 @@ Every training is an ordinary run of ``genrec.run`` in a folder of its own; one 
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments import study
+from experiments.study import Row, read_results
 from genrec.artifacts import read_json, write_text
 
 HERE = Path(__file__).parent
@@ -29,8 +30,6 @@ COLUMNS = (
     "table", "data", "label", "model", "seed", *METRICS, "best_epoch", "train_seconds", "parameters", "threads",
     "data_fingerprint", "code",
 )  # fmt: skip
-
-Row = dict[str, Any]
 
 
 def folder_of(outputs: Path, table: str, data: str, model: str, seed: int) -> Path:
@@ -87,24 +86,9 @@ def _only_label(folder: Path) -> str:
     return str((config["data"].get("tasks") or list(config["data"]["labels"]))[0])
 
 
-def read_results(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def add(rows: Iterable[Row], path: Path) -> None:
     """Adds rows to the results; a row of the same table, data, label, model and seed takes the place of the old one."""
-    known = {key_of(row): row for row in read_results(path)}
-    known.update({key_of(row): row for row in rows})
-    lines = [",".join(COLUMNS)]
-    lines += [",".join(str(known[key].get(column, "")) for column in COLUMNS) for key in sorted(known)]
-    write_text(path, "\n".join(lines) + "\n")
-
-
-def key_of(row: Row) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in ("table", "data", "label", "model", "seed"))
+    study.add(rows, path, COLUMNS, ("table", "data", "label", "model", "seed"))
 
 
 def table(rows: Sequence[Row], name: str) -> str:

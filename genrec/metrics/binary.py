@@ -216,7 +216,7 @@ def _pair(probabilities: Vector, labels: Vector) -> tuple[np.ndarray, np.ndarray
 
 
 def _scores(values: Vector, name: str = "scores") -> np.ndarray:
-    numbers = _numbers(values, name)
+    numbers = numbers_of(values, name)
     missing = np.flatnonzero(np.isnan(numbers))
     if len(missing):
         raise GenrecError(
@@ -227,7 +227,7 @@ def _scores(values: Vector, name: str = "scores") -> np.ndarray:
 
 
 def _labels(values: Vector) -> np.ndarray:
-    numbers = _numbers(values, "labels")
+    numbers = numbers_of(values, "labels")
     wrong = np.flatnonzero((numbers != 0) & (numbers != 1))
     if len(wrong):
         raise GenrecError(
@@ -244,7 +244,7 @@ def _users(values: Vector) -> np.ndarray:
     return users
 
 
-def _numbers(values: Vector, name: str) -> np.ndarray:
+def numbers_of(values: Vector, name: str) -> np.ndarray:
     """A float64 copy, so that a caller may reuse its buffer."""
     array = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.dtype.kind not in "biuf":

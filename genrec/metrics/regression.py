@@ -14,10 +14,9 @@ caller; mistakes in the input raise ``GenrecError``.
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
 from genrec.contracts import GenrecError
-from genrec.metrics.binary import Vector
+from genrec.metrics.binary import Vector, numbers_of
 
 METRICS = ("mse", "rmse", "mae", "r2")
 
@@ -86,12 +85,7 @@ def _pair(predicted: Vector, labels: Vector) -> tuple[np.ndarray, np.ndarray]:
 
 def _numbers(values: Vector, name: str, advice: str) -> np.ndarray:
     """A finite float64 copy, so that a caller may reuse its buffer."""
-    array = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if array.dtype.kind not in "biuf":
-        raise GenrecError(
-            f"{name} must be numbers, got {array.dtype}; pass a numpy array or a torch tensor of numbers."
-        )
-    numbers = array.astype(np.float64)
+    numbers = numbers_of(values, name)
     wrong = np.flatnonzero(~np.isfinite(numbers))
     if len(wrong):
         raise GenrecError(

@@ -82,12 +82,7 @@ class RowModel(nn.Module):
     def loss(self, batch: RowBatch) -> Losses:
         """The sum of the tasks' losses and of the regularisation, with the losses of the tasks where there are
         several."""
-        losses, extra = self.task_losses(batch)
-        total = torch.stack(list(losses.values())).sum()
-        parts = {f"loss/{name}": value.detach() for name, value in losses.items()} if len(losses) > 1 else {}
-        if extra is not None:
-            total, parts = total + extra, {**parts, "regularisation": extra.detach()}
-        return Losses(total, len(batch), parts)
+        return summed(*self.task_losses(batch), len(batch))
 
     @torch.no_grad()
     def predict(self, batch: RowBatch) -> dict[str, Tensor]:
@@ -120,6 +115,15 @@ class RowModel(nn.Module):
     def last_shared(self) -> list[Parameter]:
         """The weight of the last layer that all tasks share (of each expert, where there are several)."""
         return []
+
+
+def summed(losses: dict[str, Tensor], extra: Tensor | None, count: int) -> Losses:
+    """The losses of the tasks and what is neither as the loss of ``count`` rows."""
+    total = torch.stack(list(losses.values())).sum()
+    parts = {f"loss/{name}": value.detach() for name, value in losses.items()} if len(losses) > 1 else {}
+    if extra is not None:
+        total, parts = total + extra, {**parts, "regularisation": extra.detach()}
+    return Losses(total, count, parts)
 
 
 def features_of(spec: DataSpec, model: type) -> FeatureSpec:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from genrec.balancing import Balancer, Equal, balancer
 from genrec.contracts import GenrecError, Losses
+from genrec.models.row_model import summed
 from genrec.trainers.ctr import CTRTrainer
 from genrec.trainers.learner import Learner
 
@@ -68,11 +69,7 @@ class MTLTrainer(CTRTrainer):
             return super().train_step(model, batch)
         losses, extra = model.task_losses(batch)  # pyright: ignore[reportCallIssue]
         self._pending = (losses, extra)
-        total = torch.stack(list(losses.values())).sum()
-        parts = {f"loss/{name}": value.detach() for name, value in losses.items()}
-        if extra is not None:
-            total, parts = total + extra, {**parts, "regularisation": extra.detach()}
-        return Losses(total, len(batch), parts)
+        return summed(losses, extra, len(batch))
 
     def backward(self, learner: Learner, loss: Tensor) -> None:
         """The balanced gradients in place of those of the sum."""
@@ -84,8 +81,7 @@ class MTLTrainer(CTRTrainer):
         assert self._pending is not None
         losses, extra = self._pending
         self._pending = None
-        shared, private = _divided(model)
-        self.balancer.backward(losses, shared, private, extra=extra)
+        self.balancer.backward(losses, *self._divided, extra=extra)
 
     def after_batch(self, learner: Learner, *, stepped: bool) -> None:
         if stepped and self._started:
@@ -96,9 +92,7 @@ class MTLTrainer(CTRTrainer):
 
     def judge_epoch(self, learner: Learner, metrics: dict[str, float]) -> bool:
         if self._started:
-            self.balancer.on_epoch_end(
-                {task.name: metrics[f"train/loss/{task.name}"] for task in _tasks(learner.model)}
-            )
+            self.balancer.on_epoch_end({name: metrics[f"train/loss/{name}"] for name in self.balancer.weights})
         return super().judge_epoch(learner, metrics)
 
     def evaluate_epoch(self, model: nn.Module, view: Any) -> dict[str, float]:
@@ -119,6 +113,7 @@ class MTLTrainer(CTRTrainer):
             logger.warning("hardware.compile=true is left out: trainer.balancing=%s goes through a loss several times.",
                            self.balancing)  # fmt: skip
         self._start(self.balancer, model, torch.Generator().manual_seed(self.context.seed), device)
+        self._divided = _divided(model)
         self._started = True
         if self._balancer_state is not None:
             self.balancer.load_state_dict(self._balancer_state)
@@ -145,10 +140,6 @@ class MTLTrainer(CTRTrainer):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._balancer_state = state["balancing"]
-
-
-def _tasks(model: Any) -> Any:
-    return model.tasks
 
 
 def _divided(model: Any) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
