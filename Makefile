@@ -4,19 +4,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+STUDY ?=
 WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Overrides of the config may also stand alone: make train model=gat data=lastfm
-OVERRIDES := $(strip $(foreach name,$(filter-out PYTHON VENV ARGS WORKERS,$(.VARIABLES)),$(if $(filter command,$(origin $(name))),'$(name)=$($(name))')))
+OVERRIDES := $(strip $(foreach name,$(filter-out PYTHON VENV ARGS STUDY WORKERS,$(.VARIABLES)),$(if $(filter command,$(origin $(name))),'$(name)=$($(name))')))
 RUN := $(BIN)/python -m genrec.run $(OVERRIDES)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train train-simple train-improved sweep schedules test test-slow check format bench clean
+.PHONY: help setup train train-simple train-improved sweep schedules test test-slow check format bench reproduce clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
@@ -57,6 +58,9 @@ format: $(VENV)/.installed-dev ## let ruff fix and format the code
 
 bench: $(VENV)/.installed-bench ## speed and memory beside other libraries (--quick; ARGS="--only training decoding")
 	$(BIN)/python -m experiments.speed $(ARGS)
+
+reproduce: $(VENV)/.installed ## train a study again and say which figures moved (STUDY=lastfm; ARGS="--only bpr_mf --seeds 1")
+	$(BIN)/python -m experiments.reproduce $(STUDY) $(ARGS)
 
 clean: ## remove .venv, caches and builds; outputs/ and data/ stay
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,17 +5,23 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from genrec.contracts import GenrecError
+
+log = logging.getLogger("genrec.run")
+
+_TRIES, _PAUSE = 5, 0.02  # to take a lock; seconds between
 
 
 def fingerprint(*parts: Any) -> str:
@@ -85,6 +91,30 @@ def remove_unfinished(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock file at ``path``; False where there is none."""
+    try:
+        with open(path) as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: those who only ask do not see each other
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def lock(handle: IO[Any]) -> bool:
+    """Takes the lock of an open file for this process; False where another holds it. One who only asks, as
+    ``is_locked`` does, is in the way for a moment and is waited for."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(_PAUSE)
+    return False
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
     with atomic_path(path) as temporary:
@@ -121,7 +151,11 @@ class Cache:
         folder = self.root / stage / key
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("%s: another run is at it; waiting for what it makes (%s)", stage, folder)
+                fcntl.flock(lock, fcntl.LOCK_EX)
             mark = folder / "done"
             ready = mark.exists()
             if not ready:

@@ -206,7 +206,8 @@ class RunContext:
     ``optimizer`` maps parameter groups to an optimizer; ``scheduler`` is a ``genrec.schedulers.Schedule`` or None;
     ``hardware`` a ``genrec.trainers.hardware.Hardware`` or None (automatic); ``loggers`` and ``callbacks`` are
     Lightning objects.
-    ``resume`` continues from the last checkpoint in ``output_dir`` when there is one.
+    ``resume`` continues from the last checkpoint in ``output_dir`` when there is one. ``watch`` is told the monitored
+    metric after every epoch that measured it, ``watch(epoch, value)``; True means that training is not worth going on.
     """
 
     output_dir: Path
@@ -218,6 +219,7 @@ class RunContext:
     callbacks: Sequence[Any] = ()
     resume: bool = False
     progress: bool = True
+    watch: Callable[[int, float], bool] | None = None
 
     def child(self, name: str, **changes: Any) -> RunContext:
         """The context of an upstream stage, which is a run of its own in a sub-folder."""
@@ -228,7 +230,7 @@ class RunContext:
 class FitResult:
     """What training did: ``history`` maps a metric's name to one value per epoch.
 
-    ``best_epoch`` counts from 1; 0 means that no epoch was validated.
+    ``best_epoch`` counts from 1; 0 means that no epoch was validated. ``pruned``: ``RunContext.watch`` ended it.
     """
 
     history: dict[str, list[float]]
@@ -236,3 +238,4 @@ class FitResult:
     best_value: float | None = None
     epochs: int = 0
     stopped_early: bool = False
+    pruned: bool = False

@@ -9,9 +9,10 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,24 @@ import genrec
 from genrec.artifacts import Cache, atomic_path, read_json, write_json
 from genrec.config import check_or_raise
 from genrec.contracts import TEST, VAL, DataSpec, GenrecError, RunContext, Task
-from genrec.run_folder import FEATURES_FILE, RunFolder, config_key, git_state, remove_if_empty, resume_folder
+from genrec.records import FINISHED, PRUNED
+from genrec.results import reset_peak_memory, write_numbers, write_page
+from genrec.run_folder import (
+    FEATURES_FILE,
+    RunFolder,
+    choices,
+    config_key,
+    ended_job,
+    git_state,
+    job_of_sweep,
+    remove_if_empty,
+    resume_folder,
+)
 from genrec.semantic_ids import SemanticIds
 
 if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
+    from genrec.loggers.published import RunName
     from genrec.stages import Tokenized
 
 log = logging.getLogger("genrec.run")
@@ -43,6 +57,7 @@ class Outcome:
     final: dict[str, float]
     history: dict[str, list[float]]
     monitor: str | None = None
+    state: str = FINISHED
 
     @property
     def monitored(self) -> float | None:
@@ -69,8 +84,11 @@ class LoadedRun:
     model: Any
 
 
-def execute(config: DictConfig) -> Outcome:
-    """Executes a run and leaves its folder complete: files appear by atomic rename, ``run.json`` says how it ended."""
+def execute(config: DictConfig, *, watch: Callable[[int, float], bool] | None = None) -> Outcome:
+    """Executes a run and leaves its folder complete: files appear by atomic rename, ``run.json`` says how it ended.
+
+    ``watch`` is told the monitored metric after every epoch and may end the run (``RunContext.watch``).
+    """
     from hydra.utils import get_class
 
     config = config.copy()
@@ -81,6 +99,10 @@ def execute(config: DictConfig) -> Outcome:
     if config.filter_seen is None:
         config.filter_seen = getattr(get_class(config.model._target_), "masks_seen", False)
     key = config_key(config)
+    ended = ended_job(config, key)
+    if ended is not None:
+        log.info("%s has ended already (%s), and its result stands", ended.folder, ended.state)
+        return Outcome(ended.folder, ended.final, {}, ended.monitor, ended.state)
     resumed = resume_folder(config, key)
     if resumed is not None:
         remove_if_empty(Path(config.output_dir))
@@ -88,7 +110,12 @@ def execute(config: DictConfig) -> Outcome:
     folder = RunFolder(Path(config.output_dir), key)
     with folder.held(resumed=resumed is not None):
         folder.write_config(config)
-        return _execute(config, folder.path, resume=resumed is not None)
+        try:
+            return _execute(config, folder, resume=resumed is not None, watch=watch)
+        except BaseException as error:
+            folder.fail(error)
+            write_page(folder.path)
+            raise
 
 
 def _make_paths_absolute(config: DictConfig) -> None:
@@ -106,13 +133,17 @@ def _absolute(path: Any) -> Any:
     return str(expanded.absolute() if expanded.exists() else expanded)
 
 
-def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
+def _execute(
+    config: DictConfig, run_folder: RunFolder, *, resume: bool, watch: Callable[[int, float], bool] | None
+) -> Outcome:
     from genrec.config import instantiate
     from genrec.rehearsal import rehearse
     from genrec.tables import log_table
-    from genrec.trainers.tracking import close_loggers, log_environment
+    from genrec.trainers.tracking import PublishedRun, close_loggers, guard, item_map, log_environment, publish
 
     started = time.perf_counter()
+    folder = run_folder.path
+    reset_peak_memory()
     _seed(config.seed)
     hardware = instantiate(config.hardware, _convert_="all")
     context = RunContext(
@@ -125,8 +156,10 @@ def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
         progress=config.progress,
     )
     trainer = instantiate(config.trainer, _convert_="all")
+    run_folder.describe(**_description(config, trainer))
     rehearse(config, trainer, context.scheduler)
     prepared = prepare(config, context)
+    run_folder.describe(data=prepared.dataset.name)
     if prepared.tokenized is not None:
         prepared.tokenized.semantic_ids.save(folder / IDS_FILE)
         write_json(folder / "tokenizer_report.json", prepared.tokenized.report)
@@ -143,9 +176,11 @@ def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
     model = instantiate(config.model, _partial_=True, _convert_="all")(prepared.spec)
     for line in size_lines(model):
         log.info("model: %s", line)
-    context.loggers = _instantiate_all(config.logger, "logger")
+    context.loggers = guard(_instantiate_all(config.logger, "logger"))
     context.callbacks = _instantiate_all(config.callbacks, "callback")
-    log_environment(context.loggers, OmegaConf.to_container(config, resolve=True), environment)
+    context.watch = watch
+    plain = _plain(config)
+    log_environment(context.loggers, plain, environment, _run_name(folder, resume))
 
     # A data set makes the view itself, and knows titles and times besides; item vectors are not its own.
     data = _view(prepared, model) if model.view == "items" else prepared.dataset
@@ -153,30 +188,83 @@ def _execute(config: DictConfig, folder: Path, *, resume: bool) -> Outcome:
     try:
         with _timed(prepared.seconds, "fit"):
             result = trainer.fit(model, data, context)
-        with _timed(prepared.seconds, "test"):
-            final = trainer.test(model, data, context)
-        if model.task is Task.TOKENIZER and hasattr(trainer, "semantic_ids"):
-            trainer.semantic_ids(model, data).save(folder / IDS_FILE)
-            log.info(
-                "semantic IDs of all items: %s (use them with tokenizer=file tokenizer.path=...)", folder / IDS_FILE
-            )
+        state = PRUNED if result.pruned else FINISHED
+        if result.pruned:
+            final = trainer.chosen_metrics
+        else:
+            final = _judge(config, folder, trainer, model, data, prepared, context)
+        prepared.seconds["total"] = time.perf_counter() - started
+        write_numbers(folder, final, result.history, prepared.seconds, model)
+        run_folder.end(state)
+        page = write_page(folder)
+        placed = partial(item_map, model, prepared.dataset, prepared.spec)
+        items = (lambda: None) if result.pruned else placed
+        publish(context.loggers, PublishedRun(folder, final, plain, environment, items))
     except BaseException:
         close_loggers(context.loggers, success=False)
         raise
     close_loggers(context.loggers)
-    final.update({f"tokenizer/{name}": value for name, value in _report(prepared).items()})
-    with _timed(prepared.seconds, "baselines"):
-        final.update(evaluate_baselines(config, prepared, trainer.all_k_values))
-    final.update({f"ceiling/{name}": value for name, value in _ceiling(prepared, model).items()})
+    if not result.pruned:
+        names = {"name": _name(config.model), "data": prepared.dataset.name}
+        log_table(final, **names, folder=folder, seconds=prepared.seconds, page=page)
+    return Outcome(folder, final, result.history, trainer.monitor, state)
 
+
+def _judge(
+    config: DictConfig, folder: Path, trainer: Any, model: Any, data: Any, prepared: Prepared, context: RunContext
+) -> dict[str, float]:
+    """The metrics of a trained model on the test part, beside its baselines and the best that can be reached; what
+    the test saw of each user or row is written."""
+    from genrec.trainers.base import view_of
+    from genrec.trainers.evidence import evidence_of, write_evidence
+
+    evidence = trainer.collect = evidence_of(model, view_of(data, model), trainer.all_k_values, config.seed)
+    try:
+        with _timed(prepared.seconds, "test"):
+            final = trainer.test(model, data, context)
+    finally:
+        trainer.collect = None
+    if model.task is Task.TOKENIZER and hasattr(trainer, "semantic_ids"):
+        trainer.semantic_ids(model, data).save(folder / IDS_FILE)
+        log.info("semantic IDs of all items: %s (use them with tokenizer=file tokenizer.path=...)", folder / IDS_FILE)
+    final.update({f"tokenizer/{name}": value for name, value in _report(prepared).items()})
+    seen: dict[str, Any] = {}
+    with _timed(prepared.seconds, "baselines"):
+        final.update(evaluate_baselines(config, prepared, trainer.all_k_values, seen))
+    if evidence is not None:
+        write_evidence(folder, evidence, seen, prepared.dataset)
+    final.update({f"ceiling/{name}": value for name, value in _ceiling(prepared, model).items()})
     undefined = [name for name, value in final.items() if not math.isfinite(value)]
     for name in undefined:
         log.warning("%s is %s and is left out of metrics.json", name, final.pop(name))
-    prepared.seconds["total"] = time.perf_counter() - started
-    write_json(folder / "metrics.json", {"final": final, "history": result.history})
-    write_json(folder / "timing.json", {name: round(value, 2) for name, value in prepared.seconds.items()})
-    log_table(final, name=_name(config.model), data=prepared.dataset.name, folder=folder, seconds=prepared.seconds)
-    return Outcome(folder, final, result.history, trainer.monitor)
+    return final
+
+
+def _description(config: DictConfig, trainer: Any) -> dict[str, Any]:
+    """What ``run.json`` tells of a run before anything is computed."""
+    from genrec.trainers.advanced import metric_mode
+
+    chosen = choices()
+    return {
+        "model": chosen.get("model", _name(config.model)),
+        "data": chosen.get("data", ""),
+        "monitor": trainer.monitor,
+        "direction": getattr(trainer, "direction", metric_mode(trainer.monitor)),
+        "choices": chosen,
+    }
+
+
+def _run_name(folder: Path, resumed: bool) -> RunName:
+    """How loggers call the run: by its folder or, in a sweep, by what only it was told."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from genrec.trainers.tracking import name_run
+
+    if not job_of_sweep():
+        return name_run(folder, resumed=resumed)
+    hydra = HydraConfig.get()
+    words = list(hydra.overrides.task)
+    return name_run(folder, sweep=Path(hydra.sweep.dir), overrides=words, command=sys.argv, resumed=resumed)
 
 
 def prepare(config: DictConfig, context: RunContext) -> Prepared:
@@ -236,12 +324,16 @@ def _tokenize(
     return tokenized
 
 
-def evaluate_baselines(config: DictConfig, prepared: Prepared, k_values: Sequence[int]) -> dict[str, float]:
+def evaluate_baselines(
+    config: DictConfig, prepared: Prepared, k_values: Sequence[int], evidence: dict[str, Any] | None = None
+) -> dict[str, float]:
     """Metrics of every baseline for the same task under the run's own protocol, named like
-    ``baseline/item_knn/test/recall@10``."""
+    ``baseline/item_knn/test/recall@10``. ``evidence`` is filled with what the test saw, by the baseline's name."""
     from hydra.utils import get_class
 
     from genrec.config import instantiate
+    from genrec.trainers.base import view_of
+    from genrec.trainers.evidence import evidence_of
 
     task = get_class(config.model._target_).task
     final: dict[str, float] = {}
@@ -253,19 +345,24 @@ def evaluate_baselines(config: DictConfig, prepared: Prepared, k_values: Sequenc
             continue
         model = instantiate(node, _partial_=True, _convert_="all")(prepared.spec)
         for part in (VAL, TEST):
-            metrics = _evaluate_baseline(model, config, prepared, part, k_values)
+            collect = None
+            if part == TEST and evidence is not None:
+                view = view_of(prepared.dataset, model)
+                collect = evidence[name] = evidence_of(model, view, k_values, config.seed)
+            metrics = _evaluate_baseline(model, config, prepared, part, k_values, collect)
             final.update({f"baseline/{name}/{key}": value for key, value in metrics.items()})
     return final
 
 
 def _evaluate_baseline(
-    model: Any, config: DictConfig, prepared: Prepared, part: str, k_values: Sequence[int]
+    model: Any, config: DictConfig, prepared: Prepared, part: str, k_values: Sequence[int], collect: Any = None
 ) -> dict[str, float]:
     from genrec.trainers.evaluation import beyond_accuracy, evaluate_retrieval
     from genrec.trainers.scoring import evaluate_rows
 
     if model.task is Task.RANKING:
-        return evaluate_rows(model, prepared.dataset.view(model.view), part, seed=config.seed, progress=False)
+        view = prepared.dataset.view(model.view)
+        return evaluate_rows(model, view, part, seed=config.seed, progress=False, collect=collect)
     sequences = prepared.dataset.sequences
     return evaluate_retrieval(
         model,
@@ -277,6 +374,7 @@ def _evaluate_baseline(
         seed=config.seed,
         progress=False,
         beyond=beyond_accuracy(sequences, k_values, prepared.spec.item_vectors) if part == TEST else None,
+        collect=collect,
     )
 
 

@@ -6,7 +6,10 @@ import gc
 import logging
 import math
 import sys
+import traceback
+from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genrec.config import conf_dir, preflight
@@ -17,48 +20,83 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("genrec.run")
 
-_failed: list[int] = []  # jobs of this sweep that a mistake of the user stopped
-
 
 def main() -> None:
     """Console entry: mistakes of the command line are answered before torch or any data is touched."""
     gc.disable()  # until there is garbage: the collector would walk through all that is imported, again and again
-    code = preflight(sys.argv[1:])
+    try:
+        words = expanded(sys.argv[1:])
+    except GenrecError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    code = preflight(words)
     if code is not None:
         sys.exit(code)
     import hydra
 
     from genrec.config.command_line import with_new_keys
+    from genrec.sweeps import register_sweepers
+    from genrec.sweeps.callback import SweepTable
 
-    sys.argv[1:] = with_new_keys(sys.argv[1:])
+    register_sweepers()
+    sys.argv[1:] = with_new_keys(words)
     hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(_job)()
-    if _failed:
-        log.error("failed jobs: %s", ", ".join(map(str, _failed)))
+    failed = [run.folder.name for sweep in SweepTable.ended for run in sweep.runs if run.state not in _GOOD]
+    if failed:
+        log.error("failed jobs: %s", ", ".join(failed))
         sys.exit(1)
 
 
-def _job(config: DictConfig) -> float | None:
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
+_GOOD = ("finished", "pruned")
 
+
+def expanded(words: Sequence[str]) -> list[str]:
+    """The words of a command line as Hydra is to read them: ``seeds=3`` is a multirun, ``resume=`` of a multirun names
+    the folder of the earlier one."""
+    if not any(word.lstrip("+").startswith(("seeds=", "resume=")) for word in words):
+        return list(words)
+    from genrec.sweeps.command import continued
+    from genrec.sweeps.seeds import with_seeds
+
+    return continued(with_seeds(words))
+
+
+def _job(config: DictConfig) -> float | None:
+    from genrec.run_folder import job_of_sweep
+    from genrec.sweeps.workers import end_with_parent
+
+    end_with_parent()
     import_module("genrec.trainers.base")  # what every run imports, most of what it imports at all
     gc.freeze()
     gc.enable()
     try:
         return run(config)
-    except GenrecError as error:
-        log.error("%s", error)
-        if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+    except Exception as error:
+        if isinstance(error, GenrecError):
+            log.error("%s", error)
+        if job_of_sweep():
+            _record_failure(config, error)
+            return math.nan  # the other jobs go on; the table says which failed, and so does the exit code
+        if isinstance(error, GenrecError):
             sys.exit(1)
-        _failed.append(HydraConfig.get().job.num)
-        return math.nan  # the other jobs go on; the table says which failed, and so does the exit code
+        raise
+
+
+def _record_failure(config: DictConfig, error: Exception) -> None:
+    """A failed job is told of in the log and, where it had not come that far, in a folder of its own."""
+    from genrec.run_folder import note_failure
+
+    if not isinstance(error, GenrecError):
+        log.error("%s", "".join(traceback.format_exception(error)).rstrip())
+    note_failure(Path(config.output_dir), config, error)
 
 
 def run(config: DictConfig) -> float | None:
     """Executes the run that ``config`` describes and returns the monitored number, for sweepers to optimise."""
     from genrec.pipeline import execute
+    from genrec.sweeps.pruning import current_pruner
 
-    return execute(config).monitored
+    return execute(config, watch=current_pruner()).monitored
 
 
 if __name__ == "__main__":

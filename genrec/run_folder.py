@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
+import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import genrec
-from genrec.artifacts import fingerprint, read_json, remove_unfinished, write_json, write_text
+from genrec.artifacts import fingerprint, is_locked, lock, read_json, remove_unfinished, write_json, write_text
 from genrec.contracts import GenrecError
+from genrec.records import (
+    FAILED,
+    FINISHED,
+    HISTORY_FILE,
+    KILLED,
+    LOCK_FILE,
+    PRUNED,
+    REPORT_FILE,
+    RESOURCES_FILE,
+    ROWS_FILE,
+    RUN_FILE,
+    RUNNING,
+    SAMPLES_FILE,
+    USERS_FILE,
+    RunRecord,
+    read_run,
+    run_files,
+)
 
 log = logging.getLogger("genrec.run")
 
 FEATURES_FILE = "features.json"  # how raw columns of a table become what the weights were trained on
 
 _RESULTS = (
-    "run.json",
+    RUN_FILE,
+    HISTORY_FILE,
+    USERS_FILE,
+    ROWS_FILE,
+    SAMPLES_FILE,
+    RESOURCES_FILE,
+    REPORT_FILE,
     "run.log",
     "metrics.json",
     "timing.json",
@@ -39,13 +65,13 @@ _RESULTS = (
     "wandb",
 )
 
-STATE_FILE = "run.json"  # {"state": running | finished | failed, "config_key": ..., "started": ...}
-_LOCK_FILE = ".lock"
+STATE_FILE = RUN_FILE
 _VOLATILE_KEYS = (
     "output_dir",
     "runs_dir",
     "cache_dir",
     "resume",
+    "seeds",
     "logger",
     "callbacks",
     "progress",
@@ -59,19 +85,39 @@ class RunFolder:
     def __init__(self, path: Path, key: str) -> None:
         self.path = Path(path)
         self.key = key
+        self._ended = False
 
     @contextmanager
     def held(self, *, resumed: bool = False) -> Iterator[None]:
         """Two processes never write into one folder, and what genrec logs meanwhile is copied into ``run.log``."""
         self.path.mkdir(parents=True, exist_ok=True)
         with _locked(self.path), self._cleared(resumed), _run_log(self.path):
-            self._mark("running")
+            self._ended = False
+            self._mark(RUNNING, pid=os.getpid(), host=socket.gethostname())
             try:
                 yield
-            except BaseException:
-                self._mark("failed")
+            except BaseException as error:
+                self.fail(error)
                 raise
-            self._mark("finished")
+            self.end(FINISHED)
+
+    def end(self, state: str, **facts: Any) -> None:
+        """Says how the run ended, once; ``facts`` are added to what ``run.json`` tells of it."""
+        if not self._ended:
+            self._mark(state, ended=time.time(), **facts)
+            self._ended = True
+
+    def fail(self, error: BaseException) -> None:
+        """Says why the run ended before its time; one that was interrupted counts as killed."""
+        text = str(error) or type(error).__name__
+        if isinstance(error, KeyboardInterrupt):
+            self.end(KILLED, error="Interrupted from the keyboard.")
+        else:
+            self.end(FAILED, error=text if isinstance(error, GenrecError) else f"{type(error).__name__}: {text}")
+
+    def describe(self, **facts: Any) -> None:
+        """Adds to what ``run.json`` tells of the run."""
+        self._mark(RUNNING, **facts)
 
     @contextmanager
     def _cleared(self, resumed: bool) -> Iterator[None]:
@@ -82,10 +128,11 @@ class RunFolder:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         yield
 
-    def _mark(self, state: str) -> None:
+    def _mark(self, state: str, **facts: Any) -> None:
         path = self.path / STATE_FILE
-        started = read_json(path)["started"] if path.exists() else time.time()
-        write_json(path, {"state": state, "config_key": self.key, "started": started})
+        known = read_json(path) if path.exists() else {"started": time.time()}
+        known = {name: value for name, value in known.items() if name not in ("ended", "error")}
+        write_json(path, {**known, "state": state, "config_key": self.key, **facts})
 
     def write_config(self, config: DictConfig) -> None:
         """The resolved config, and the overrides that led to it."""
@@ -106,9 +153,18 @@ def config_key(config: DictConfig) -> str:
 
 
 def resume_folder(config: DictConfig, key: str) -> Path | None:
-    """The folder to continue in, None for a fresh start; ``auto`` is the newest unfinished run of this config."""
+    """The folder to continue in, None for a fresh start; ``auto`` is the newest unfinished run of this config.
+
+    A job of a sweep has its own folder in that of the sweep, and continues there.
+    """
     if config.resume is None:
         return None
+    if job_of_sweep():
+        folder = Path(config.output_dir)
+        if not (folder / STATE_FILE).exists():
+            return None
+        config = config.copy()
+        config.resume = str(folder)
     if config.resume == "auto":
         return _newest_unfinished(Path(config.runs_dir), key)
     folder = Path(config.resume)
@@ -127,13 +183,14 @@ def resume_folder(config: DictConfig, key: str) -> Path | None:
 
 def _newest_unfinished(runs_dir: Path, key: str) -> Path | None:
     candidates = []
-    for path in runs_dir.glob(f"**/{STATE_FILE}"):
+    for path in run_files(runs_dir):
         try:
             state = read_json(path)
         except GenrecError as error:  # a broken file elsewhere is no reason not to continue here
             log.warning("%s", error)
             continue
-        if state.get("config_key") == key and state.get("state") != "finished" and not _is_locked(path.parent):
+        ended = state.get("state") in (FINISHED, PRUNED)
+        if state.get("config_key") == key and not ended and not is_locked(path.parent / LOCK_FILE):
             candidates.append((state.get("started", 0.0), path.parent))
     if not candidates:
         log.info("resume=auto: no unfinished run of this config below %s, so a new one starts", runs_dir)
@@ -141,6 +198,33 @@ def _newest_unfinished(runs_dir: Path, key: str) -> Path | None:
     folder = max(candidates)[1]
     log.info("resume=auto: continuing %s", folder)
     return folder
+
+
+def ended_job(config: DictConfig, key: str) -> RunRecord | None:
+    """What a job of a sweep that is continued has reached already; None where it has still to run."""
+    folder = Path(config.output_dir)
+    if config.resume is None or not job_of_sweep() or not (folder / STATE_FILE).exists():
+        return None
+    record = read_run(folder)
+    return record if record.state in (FINISHED, PRUNED) and record.run["config_key"] == key else None
+
+
+def job_of_sweep() -> bool:
+    """Whether this is one run of several that a single command asked for."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def choices() -> dict[str, str]:
+    """The option of each config group that was chosen; empty outside a run of Hydra."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return {}
+    chosen = HydraConfig.get().runtime.choices
+    return {str(name): str(option) for name, option in chosen.items() if "/" not in str(name) and option is not None}
 
 
 def remove_if_empty(folder: Path) -> None:
@@ -163,23 +247,13 @@ def git_state() -> dict[str, Any] | None:
         return None
 
 
-def _is_locked(folder: Path) -> bool:
-    try:
-        with _locked(folder):
-            return False
-    except GenrecError:
-        return True
-
-
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    with open(folder / _LOCK_FILE, "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with open(folder / LOCK_FILE, "w") as handle:
+        if not lock(handle):
             raise GenrecError(
                 f"Another process is running in {folder}. Wait for it, or choose another folder (hydra.run.dir=...)."
-            ) from None
+            )
         yield
 
 
@@ -198,3 +272,14 @@ def _run_log(folder: Path) -> Iterator[None]:
         logger.setLevel(level)
         logger.removeHandler(handler)
         handler.close()
+
+
+def note_failure(folder: Path, config: DictConfig, error: Exception) -> None:
+    """Leaves a record of a job that failed before it held a folder of its own; one that did has told of it already."""
+    if (folder / STATE_FILE).exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    run = RunFolder(folder, "")
+    with suppress(OmegaConfBaseException):  # what cannot be resolved may be why it failed
+        run.write_config(config)
+    run.fail(error)

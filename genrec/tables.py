@@ -8,10 +8,9 @@ from __future__ import annotations
 import io
 import logging
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -22,25 +21,11 @@ log = logging.getLogger("genrec.run")
 
 MAX_COLUMNS = 8
 LOG_WIDTH = 120
-SWEEP_WIDTH = 150  # where the output is no terminal: no header of six metrics is cut
 BASELINE, CEILING, TEST_PREFIX = "baseline/", "ceiling/", "test/"
 BEYOND_ACCURACY = ("coverage", "gini", "novelty", "popularity_lift", "diversity")
 USUAL_K = 10
 SMALLER_IS_BETTER = re.compile(r"(loss|rmse|mse|mae|ece|brier|entropy|calibration)$")
 FIRST_LOOK = ("/auc", "/log_loss", "/rmse")  # of the metrics of a task
-
-
-class SweepJob(Protocol):
-    """One job of a sweep, as ``genrec.report`` reads it from its folder."""
-
-    @property
-    def folder(self) -> Path: ...
-    @property
-    def overrides(self) -> Mapping[str, str]: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def final(self) -> Mapping[str, float]: ...
 
 
 def metric_columns(final: Mapping[str, float]) -> list[str]:
@@ -116,6 +101,7 @@ def log_table(
     data: str,
     folder: Path,
     seconds: Mapping[str, float] | None = None,
+    page: Path | None = None,
 ) -> None:
     """Logs the results of a run, so that the terminal and ``run.log`` show the same: tables, run folder, time."""
     lines = []
@@ -124,34 +110,11 @@ def log_table(
     beyond = beyond_accuracy_table(final, name=name)
     if beyond is not None:
         lines.append(to_text(beyond, width=LOG_WIDTH))
-    lines.append(f"run folder: {folder}")
+    lines.append(f"run folder: {folder}" + (f" (look at {page.name})" if page is not None else ""))
     if seconds:
         parts = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items() if stage != "total")
         lines.append(f"seconds: {seconds.get('total', sum(seconds.values())):.1f} ({parts})")
     log.info("%s", "\n".join(lines))
-
-
-def print_sweep(
-    jobs: Sequence[SweepJob],
-    names: Sequence[str],
-    columns: Sequence[str],
-    path: Path,
-    console: Console | None = None,
-) -> None:
-    """Prints the jobs of a sweep in the order given: what was changed (``names``), then the metrics ``columns``."""
-    table = Table(title=f"{len(jobs)} runs, the best first", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("run")
-    for name in short_names(names):
-        table.add_column(escape(name), overflow="fold")
-    for column in columns:
-        table.add_column(escape(column), justify="right", overflow="fold")
-    for job in jobs:
-        changed = [escape(job.overrides.get(name, "")) for name in names]
-        numbers = _numbers(job.final, columns) if job.final else [job.state, *("" for _ in columns[1:])][: len(columns)]
-        table.add_row(escape(job.folder.name), *changed, *numbers)
-    console = console or (Console() if sys.stdout.isatty() else Console(width=SWEEP_WIDTH))
-    console.print(table)
-    console.print(f"{path}", highlight=False, soft_wrap=True, markup=False)
 
 
 def short_names(names: Sequence[str]) -> list[str]:

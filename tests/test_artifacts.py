@@ -1,5 +1,6 @@
 """Fingerprints, atomic files and the cache of stages."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -12,7 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genrec.artifacts import Cache, atomic_path, file_fingerprint, fingerprint, read_json, write_json, write_text
+from genrec.artifacts import (
+    Cache,
+    atomic_path,
+    file_fingerprint,
+    fingerprint,
+    is_locked,
+    lock,
+    read_json,
+    write_json,
+    write_text,
+)
 from genrec.contracts import GenrecError
 
 VALUE = {"b": [1, 2.5, None, True], "a": ("x", np.arange(3)), "c": np.float32(0.5)}
@@ -134,3 +145,23 @@ def test_the_fingerprint_of_a_file_follows_its_content(tmp_path: Path) -> None:
     other.write_bytes(b"abd")
     assert file_fingerprint(one) != file_fingerprint(other)
     assert file_fingerprint(tmp_path / "none") == file_fingerprint(tmp_path) == ""
+
+
+def test_asking_for_a_lock_takes_it_from_nobody(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    assert not is_locked(path)  # there is none
+    with open(path, "w") as asks:
+        fcntl.flock(asks, fcntl.LOCK_SH)
+        assert not is_locked(path)  # two who ask do not see each other
+    with open(path, "w") as holder, open(path, "w") as second:
+        assert lock(holder)
+        assert is_locked(path) and not lock(second)
+    assert not is_locked(path)
+
+
+def test_who_asks_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with open(path, "w") as asks, open(path, "w") as holder:
+        fcntl.flock(asks, fcntl.LOCK_SH)
+        threading.Timer(0.03, lambda: fcntl.flock(asks, fcntl.LOCK_UN)).start()
+        assert lock(holder)

@@ -22,15 +22,16 @@ from typing import Any
 
 import pytest
 
-from experiments import study
+from experiments import reproduce, study
 from experiments.lastfm import fidelity
-from experiments.ranking import __main__ as ranking
 from experiments.speed.__main__ import parse as parse_bench
 from genrec import config as genrec_config
 from genrec.config.command_line import preflight
 from genrec.generate import parse as parse_generate
 from genrec.predict import parse as parse_predict
 from genrec.recommend import parse
+from genrec.report import cleaning, compare, listing
+from genrec.report.arguments import take_options
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [
@@ -159,7 +160,7 @@ def program_of(words: list[str]) -> tuple[str, list[str]]:
     elif words[0] == "python" and words[1].endswith(".py"):
         words = words[1:]
     scripts = {"genrec": "genrec.run", "genrec-recommend": "genrec.recommend", "genrec-generate": "genrec.generate"}
-    scripts["genrec-predict"] = "genrec.predict"
+    scripts |= {"genrec-predict": "genrec.predict", "genrec-report": "genrec.report"}
     return scripts.get(words[0], words[0]), words[1:]
 
 
@@ -183,11 +184,19 @@ def check_predict(arguments: list[str]) -> None:
         parse_predict(arguments)
 
 
-def check_ranking(arguments: list[str]) -> None:
-    options = ranking.parse(arguments)
-    for data in getattr(options, "data", []):
-        for model in options.models:
-            check_run([f"data={data}", f"model={model}", "trainer=ctr", *options.override])
+def check_report(arguments: list[str]) -> None:
+    """The words are taken; folders that are named need not exist here."""
+    command, *rest = arguments
+    parsers = {"ls": listing.parse, "clean": cleaning.parse}
+    if "--help" in arguments:
+        return
+    if command in parsers:
+        parsers[command](rest)
+        return
+    options, folders = take_options(rest if command == "compare" else arguments, (*compare.VALUED, "open"))
+    assert len(folders) >= (2 if command == "compare" else 1) and not any("=" in folder for folder in folders)
+    if command == "compare":
+        compare.parse_options(options)
 
 
 def check_make(arguments: list[str]) -> None:
@@ -195,18 +204,30 @@ def check_make(arguments: list[str]) -> None:
     overrides = [word for word in arguments if re.match(r"[a-z_.]+=", word)]
     if overrides:
         check_run(overrides)
+    checks = {"bench": parse_bench, "reproduce": lambda words: check_reproduce([*studies, *words])}
+    studies = [word.removeprefix("STUDY=") for word in arguments if word.startswith("STUDY=")]
+    check = checks.get(arguments[0], check_run)
+    if studies:
+        check([])
     for word in arguments:
         if word.startswith("ARGS="):
-            check = parse_bench if "bench" in arguments else check_run
             check(shlex.split(word.removeprefix("ARGS=")))
         elif "=" not in word:
             assert re.search(rf"^{word}:.*## ", makefile, re.M), f"the Makefile has no target {word!r}"
 
 
 def check_study(arguments: list[str]) -> None:
-    options = study.parse(arguments)
-    for recipe in getattr(options, "recipes", []):
-        check_run([f"experiment={recipe}", f"data={options.data}"])
+    check_choice(study.parse(arguments))
+
+
+def check_reproduce(arguments: list[str]) -> None:
+    check_choice(reproduce.parse(arguments))
+
+
+def check_choice(options: Any) -> None:
+    """The trainings that are asked for are in the plan of the study."""
+    planned = study.read_study(study.HERE / options.study)
+    assert planned.chosen(getattr(options, "only", ()), getattr(options, "data", ()), getattr(options, "seeds", ()))
 
 
 def check_fidelity(arguments: list[str]) -> None:
@@ -252,19 +273,21 @@ def test_names_of_the_migration_page_exist(name: str) -> None:
 
 
 CHECKS = {
-    "experiments/study.py": check_study,
     "experiments/lastfm/fidelity.py": check_fidelity,
     "genrec.run": check_run,
     "genrec.generate": check_generate,
     "genrec.recommend": check_recommend,
     "genrec.predict": check_predict,
-    "experiments.ranking": check_ranking,
+    "genrec.report": check_report,
+    "experiments.study": check_study,
+    "experiments.reproduce": check_reproduce,
     "make": check_make,
     "pip": check_pip,
     "build": check_installed("build"),
     "pytest": check_installed("pytest"),
     "tensorboard": check_installed("tensorboard"),
     "wandb": check_installed("wandb"),
+    "mlflow": check_installed("mlflow"),
 }
 
 

@@ -180,6 +180,7 @@ TARGETS = (
     "test-slow",
     "check",
     "bench",
+    "reproduce",
     "schedules",
     "clean",
 )
@@ -252,6 +253,14 @@ def test_train_alone_sets_up_without_development_tools_and_runs(checkout: Path) 
     assert run == "-m genrec.run model=rqvae trainer=rqvae"
     make(checkout, "train-improved", f"PYTHON={python}", "ARGS=seed=1")
     assert calls(checkout) == ["-m genrec.run trainer=advanced seed=1"]  # nothing is installed twice
+
+
+def test_reproduce_passes_on_the_study_and_what_else_is_said(checkout: Path) -> None:
+    done = make(
+        checkout, "reproduce", f"PYTHON={fake_python(checkout, (3, 11))}", "STUDY=lastfm", "ARGS=--only gat --seeds 1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert calls(checkout)[-1] == "-m experiments.reproduce lastfm --only gat --seeds 1"
 
 
 def test_the_environment_is_updated_when_the_requirements_change(checkout: Path) -> None:

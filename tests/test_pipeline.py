@@ -18,6 +18,7 @@ from genrec.artifacts import read_json
 from genrec.config import compose_config, instantiate
 from genrec.contracts import IGNORE, TEST, GenrecError
 from genrec.pipeline import Outcome, execute, load_run
+from genrec.records import read_run
 from genrec.run import run
 from genrec.semantic_ids import SemanticIds
 from genrec.tokenizers.streaming import ResidualCodec
@@ -162,11 +163,16 @@ def test_run_folder_is_complete_and_nothing_temporary_is_left(finished: Outcome)
         "checkpoints/last.ckpt",
         "config.yaml",
         "environment.json",
+        "history.json",
         "metrics.json",
         "overrides.yaml",
+        "report.html",
+        "resources.json",
         "run.json",
         "run.log",
+        "samples.json",
         "semantic_ids.npz",
+        "test_users.parquet",
         "timing.json",
         "tokenizer_report.json",
     }
@@ -177,6 +183,51 @@ def test_run_folder_is_complete_and_nothing_temporary_is_left(finished: Outcome)
     timing = read_json(finished.folder / "timing.json")
     assert {"data", "encoder", "tokenizer", "fit", "test", "baselines", "total"} == set(timing)
     assert timing["total"] >= timing["fit"] > 0
+
+
+def test_what_the_test_saw_of_each_user_means_what_is_reported(finished: Outcome) -> None:
+    users = read_run(finished.folder).users()
+    assert users is not None and len(users) == 120
+    for column in ("recall@10", "ndcg@5", "hit@20"):
+        assert users[column].mean() == pytest.approx(finished.final[f"test/{column}"], abs=1e-6)
+        for baseline in ("popularity", "item_knn", "text_knn"):
+            expected = finished.final[f"baseline/{baseline}/test/{column}"]
+            assert users[f"baseline/{baseline}/{column}"].mean() == pytest.approx(expected, abs=1e-6)
+
+
+def test_history_has_a_row_per_epoch_with_its_time(finished: Outcome) -> None:
+    rows = read_run(finished.folder).epochs
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert [row["val/recall@10"] for row in rows] == finished.history["val/recall@10"]
+    assert all(row["seconds"] > 0 and row["train/lr"] > 0 for row in rows)
+
+
+def test_record_says_what_ran_and_what_it_needed(finished: Outcome) -> None:
+    run = read_run(finished.folder)
+    assert (run.state, run.model, run.data) == ("finished", "tiger", "synthetic")
+    assert (run.monitor, run.direction) == ("val/recall@10", "max")
+    assert run.resources["parameters"] > 1000 and run.resources["peak_resident_bytes"] > 1e8
+
+
+def test_hopeless_run_is_pruned_untested_and_its_epochs_are_kept(workshop: Workshop) -> None:
+    told: list[tuple[int, float]] = []
+
+    def watch(epoch: int, value: float) -> bool:
+        told.append((epoch, value))
+        return epoch == 2
+
+    outcome = execute(workshop.config("pruned", *TIGER, *SYNTHETIC, "trainer.max_epochs=4"), watch=watch)
+    run = read_run(outcome.folder)
+    assert (outcome.state, run.state) == ("pruned", "pruned")
+    assert [epoch for epoch, _ in told] == [row["epoch"] for row in run.epochs] == [1, 2]
+    assert [value for _, value in told] == outcome.history["val/recall@10"]
+    assert outcome.monitored == run.final["val/recall@10"] == max(outcome.history["val/recall@10"])
+    assert not any(name.startswith("test/") for name in run.final)
+
+
+def test_run_that_nobody_prunes_is_the_same_watched_or_not(workshop: Workshop, finished: Outcome) -> None:
+    watched = execute(workshop.config("watched", *TIGER, *SYNTHETIC), watch=lambda epoch, value: False)
+    assert watched.final == finished.final
 
 
 def test_cache_holds_no_temporary_files(finished: Outcome, workshop: Workshop) -> None:

@@ -25,7 +25,7 @@ from genrec.artifacts import read_json
 SERVER = """
 import atexit, json, os, sys, traceback
 import genrec.pipeline, genrec.stages, genrec.trainers.tiger, genrec.models.tiger, genrec.tokenizers.rqkmeans
-import genrec.data.encoders.tfidf, genrec.trainers.engine, genrec.tables, genrec.report, hydra, tensorboard
+import genrec.data.encoders.tfidf, genrec.trainers.engine, genrec.tables, genrec.sweeps.callback, hydra, tensorboard
 import sklearn.decomposition, sklearn.feature_extraction.text
 from genrec.run import main
 
@@ -187,6 +187,13 @@ def test_a_mistake_found_by_the_run_ends_with_1_and_a_sentence(commands: Command
 # -- killed and started again
 
 
+def undisturbed(folder: Path) -> list[dict[str, float]]:
+    """What was measured after each epoch; the seconds are those of the machine."""
+    return [
+        {name: value for name, value in row.items() if name != "seconds"} for row in read_json(folder / "history.json")
+    ]
+
+
 @pytest.mark.parametrize("variant", ["between_epochs", "within_epochs"])
 def test_killed_and_resumed_run_ends_with_the_same_bytes(variant: str, commands: Commands, untouched: Path) -> None:
     """SIGKILL in mid-epoch, then the same command with resume=auto."""
@@ -212,7 +219,12 @@ def test_killed_and_resumed_run_ends_with_the_same_bytes(variant: str, commands:
     assert f"Epoch {state['epoch'] + 1}/3" in output and f"Epoch {state['epoch']}/3" not in output
     assert commands.folder(variant) == folder
     assert [path for path in (commands.root / variant).rglob("*") if path.is_dir() and not any(path.iterdir())] == []
-    assert read_json(folder / "run.json") == {**begun, "state": "finished"}
+    ended = read_json(folder / "run.json")
+    assert {name: ended[name] for name in ("started", "config_key", "model", "data", "monitor")} == {
+        name: begun[name] for name in ("started", "config_key", "model", "data", "monitor")
+    }
+    assert ended["state"] == "finished" and ended["pid"] != begun["pid"]
+    assert undisturbed(folder) == undisturbed(untouched)
     assert (folder / "metrics.json").read_bytes() == (untouched / "metrics.json").read_bytes()
     for name in ("best_model.pt", "final_model.pt"):
         one, two = (torch.load(place / "checkpoints" / name, weights_only=True) for place in (folder, untouched))
@@ -220,7 +232,10 @@ def test_killed_and_resumed_run_ends_with_the_same_bytes(variant: str, commands:
     assert [path.name for path in folder.rglob(".*") if path.name != ".lock"] == []
     resumed = scalars(folder)  # steps done twice are logged twice, with the same values
     for name, curve in scalars(untouched).items():
-        assert dict(resumed[name]) == dict(curve), name
+        if name == "seconds":  # those of the machine
+            assert [step for step, _ in resumed[name]] == [step for step, _ in curve]
+        else:
+            assert dict(resumed[name]) == dict(curve), name
 
 
 def test_resume_auto_starts_afresh_when_everything_is_finished(commands: Commands) -> None:
@@ -313,6 +328,64 @@ def test_a_job_that_fails_does_not_take_the_sweep_with_it(commands: Commands) ->
     (table,) = (commands.root / "failing").rglob("sweep.csv")
     with open(table, newline="", encoding="utf-8") as file:
         assert [row["state"] for row in csv.DictReader(file)] == ["failed", "finished"]
+
+
+BROKEN = """
+from genrec.models.popularity import Popularity
+
+class Broken(Popularity):
+    def recommend(self, batch, k):
+        raise RuntimeError("a fault in the code")
+"""
+
+
+def test_a_job_with_a_fault_in_its_code_is_recorded_and_the_next_goes_on(commands: Commands) -> None:
+    (commands.root / "broken_model.py").write_text(BROKEN)
+    targets = "broken_model.Broken,genrec.models.popularity.Popularity"
+    code, output = commands.run("fault", "-m", *POPULARITY, "logger=none", f"model._target_={targets}")
+    assert code == 1 and "failed jobs: 0" in output
+    (table,) = (commands.root / "fault").rglob("sweep.csv")
+    with open(table, newline="", encoding="utf-8") as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["failed", "finished"]
+    broken = read_json(table.parent / "0" / "run.json")
+    assert broken["error"] == "RuntimeError: a fault in the code"
+    assert 'raise RuntimeError("a fault in the code")' in output  # where in the code it is
+
+
+def test_killed_sweep_goes_on_where_it_was(commands: Commands) -> None:
+    """SIGKILL within the second of three runs; the first stands, the second continues, the third begins."""
+    overrides = ["-m", *LONG, "logger=none", "baselines=null", "seed=1,2,3"]
+    command = commands.start("killed_sweep", *overrides)
+    deadline = time.monotonic() + 60
+    while not list((commands.root / "killed_sweep").glob("multirun/*/*/1/checkpoints/last.ckpt")):
+        assert time.monotonic() < deadline, command.output
+        time.sleep(0.005)
+    os.kill(command.pid, signal.SIGKILL)
+    assert command.wait() == -signal.SIGKILL
+    (record,) = (commands.root / "killed_sweep").rglob("sweep.json")
+    first = (record.parent / "0" / "metrics.json").stat().st_mtime_ns
+    assert read_json(record.parent / "1" / "run.json")["state"] == "running"
+
+    code, output = commands.run("killed_sweep", *overrides, "resume=auto")
+    assert code == 0, output
+    assert f"continuing the sweep in {record.parent}" in output and "has ended already" in output
+    assert "Resuming" in output  # from the checkpoint of the second
+    assert list((commands.root / "killed_sweep").rglob("sweep.json")) == [record]
+    assert (record.parent / "0" / "metrics.json").stat().st_mtime_ns == first
+    with open(record.parent / "sweep.csv", newline="", encoding="utf-8") as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["finished"] * 3
+    assert commands.run("killed_alone", *[word for word in overrides[:-1] if word != "-m"], "seed=2")[0] == 0
+    alone = commands.folder("killed_alone")
+    assert (record.parent / "1" / "metrics.json").read_bytes() == (alone / "metrics.json").read_bytes()
+
+
+def test_seeds_are_runs_of_their_own_and_their_spread_is_told(commands: Commands) -> None:
+    code, output = commands.run("seeds", *POPULARITY, "logger=none", "seeds=2", "split=ratio_per_user", "seed=5")
+    assert code == 0, output
+    (table,) = (commands.root / "seeds").rglob("sweep.csv")
+    with open(table, newline="", encoding="utf-8") as file:
+        assert [row["seed"] for row in csv.DictReader(file)] == ["5", "6"]
+    assert "over seeds: mean ± standard deviation" in output
 
 
 # -- loggers

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from genrec.artifacts import read_json, write_json
 from genrec.config import compose_config
 from genrec.contracts import GenrecError
-from genrec.run_folder import RunFolder, config_key, remove_if_empty, resume_folder
+from genrec.run_folder import RunFolder, config_key, note_failure, remove_if_empty, resume_folder
 
 KEY = "0123456789abcdef"
 GROUPS = ("model", "scheduler", "split", "logger", "callbacks")
@@ -172,8 +172,39 @@ def test_held_folder_says_running_then_finished(tmp_path: Path) -> None:
 def test_failure_is_marked_and_passed_on(tmp_path: Path, error: type[BaseException]) -> None:
     with pytest.raises(error), RunFolder(tmp_path, KEY).held():
         raise error("no")
-    assert state_of(tmp_path) == "failed"
+    record = read_json(tmp_path / "run.json")
+    assert record["state"] == ("killed" if error is KeyboardInterrupt else "failed")
+    assert record["error"] and record["ended"] >= record["started"]
     assert resume("auto", tmp_path) == tmp_path  # and the lock is free again
+
+
+def test_failure_is_told_in_the_words_of_the_error(tmp_path: Path) -> None:
+    for error, told in ((GenrecError("Give k."), "Give k."), (OSError("disk full"), "OSError: disk full")):
+        with pytest.raises(type(error)), RunFolder(tmp_path, KEY).held():
+            raise error
+        assert read_json(tmp_path / "run.json")["error"] == told
+    with RunFolder(tmp_path, KEY).held(resumed=True):
+        pass
+    assert "error" not in read_json(tmp_path / "run.json")  # the next attempt went well
+
+
+def test_end_is_told_once(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, KEY)
+    with folder.held():
+        folder.describe(model="tiger")
+        assert state_of(tmp_path) == "running"
+        folder.end("pruned")
+    record = read_json(tmp_path / "run.json")
+    assert (record["state"], record["model"]) == ("pruned", "tiger")
+
+
+def test_job_that_failed_before_it_began_leaves_a_record(tmp_path: Path) -> None:
+    note_failure(tmp_path / "3", composed("seed=7"), GenrecError("No such data."))
+    record = read_json(tmp_path / "3" / "run.json")
+    assert (record["state"], record["error"]) == ("failed", "No such data.")
+    assert "seed: 7" in (tmp_path / "3" / "config.yaml").read_text(encoding="utf-8")
+    note_failure(tmp_path / "3", composed("seed=7"), GenrecError("Another."))
+    assert read_json(tmp_path / "3" / "run.json")["error"] == "No such data."
 
 
 def test_second_holder_is_refused_and_leaves_the_first_alone(tmp_path: Path) -> None:

@@ -1,19 +1,15 @@
 from __future__ import annotations
 
-import io
 import logging
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from genrec.tables import (
     baseline_rows,
     items_table,
     log_table,
     metric_columns,
-    print_sweep,
     results_table,
     short_names,
     to_text,
@@ -66,28 +62,6 @@ def test_log_names_the_folder_and_the_seconds(caplog: pytest.LogCaptureFixture) 
     assert "0.4350" in caplog.text
     assert "run folder: outputs/x" in caplog.text
     assert "seconds: 3.2 (fit 2.0)" in caplog.text or "seconds: 3.3 (fit 2.0)" in caplog.text
-
-
-@dataclass
-class Job:
-    folder: Path
-    overrides: dict[str, str]
-    state: str = "finished"
-    final: dict[str, float] = field(default_factory=dict)
-
-
-def test_sweep_keeps_the_order_given_and_shows_failed_jobs() -> None:
-    stream = io.StringIO()
-    jobs = [
-        Job(Path("m/1"), {"optimizer.lr": "0.001"}, final={"val/recall@10": 0.5, "test/recall@10": 0.4}),
-        Job(Path("m/0"), {"optimizer.lr": "0.1"}, state="failed"),
-    ]
-    columns = ["val/recall@10", "test/recall@10"]
-    print_sweep(jobs, ["optimizer.lr"], columns, Path("m/sweep.csv"), Console(file=stream, width=120))
-    rows = [line.split() for line in stream.getvalue().splitlines() if line.strip()]
-    assert rows[1] == ["run", "lr", "val/recall@10", "test/recall@10"]
-    assert rows[3:5] == [["1", "0.001", "0.5000", "0.4000"], ["0", "0.1", "failed"]]
-    assert rows[-1] == ["m/sweep.csv"]
 
 
 def test_titles_with_brackets_are_printed_as_they_are() -> None:

@@ -1,6 +1,6 @@
 """Do explanations name what matters? Takes the named edges of some users out of the graph, and as many others.
 
-python experiments/lastfm/fidelity.py outputs/studies/lastfm/gat/seed_1 --users 60
+python experiments/lastfm/fidelity.py outputs/studies/lastfm/lastfm/gat/seed_1 --users 60
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ import re
 import sys
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from genrec.config.faults import Fault, report
 from genrec.config.root import NEEDED_NODES, RootConfig, check, conf_dir, register_schema
+from genrec.config.sweeper_check import alternatives, combinations, given_value, plain_node, sweep_jobs
 from genrec.contracts import GenrecError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _NEXT = "Nothing was run. `python -m genrec.run --help` lists groups and keys, `--cfg job` shows the config."
-_MAX_JOBS = 24  # of a sweep that are checked in every combination; of larger ones, each value once
 
 
 def preflight(argv: Sequence[str]) -> int | None:
@@ -161,16 +160,22 @@ def command_faults(
 ) -> list[Fault]:
     """All faults of all jobs that a command line asks for; with ``show_only`` those that keep it from composing."""
     parsed, faults = _parse(composer, overrides)
-    axes = [_alternatives(item) for item in parsed]
-    first = [axis[0] for axis in axes]
+    first = [alternatives(item)[0] for item in parsed]
     if show_only and not isinstance(composer.try_compose(first), Exception):
         return faults
-    searched = _sweeper_axes(Diagnosis(composer, first).base(), composer, multirun)
+    base = Diagnosis(composer, first).base()
     swept = [item for item in parsed if item.is_sweep_override()]
-    if swept and not multirun and searched is None:
-        text = "several values need -m; a list is written [a,b]"
-        return faults + [Fault(item.key_or_group, text, _given(item)) for item in swept]
-    jobs = _jobs([*(searched or []), *axes])
+    if not _is_multirun(base, multirun):
+        if swept:
+            text = "several values need -m; a list is written [a,b]"
+            return faults + [Fault(item.key_or_group, text, given_value(item)) for item in swept]
+        jobs = [first]
+    elif isinstance(base, Exception):
+        jobs = combinations([alternatives(item) for item in parsed])
+    else:
+        params, unreadable = _parse(composer, _sweeper_params(base))
+        jobs, found = sweep_jobs(base, params, parsed)
+        faults += [*unreadable, *found]
     for job in jobs:
         faults += Diagnosis(composer, job).faults()
     if not faults:
@@ -199,44 +204,16 @@ def _syntax_fault(text: str, message: str) -> Fault:
     return Fault(text, f"this is not an override that can be read{detail}", None, None, hint)
 
 
-def _alternatives(item: Override) -> list[str]:
-    """The overrides without sweep that one override stands for; of an interval its two ends."""
-    from hydra.core.override_parser.types import IntervalSweep
-
-    if not item.is_sweep_override():
-        return [item.input_line or ""]
-    value = item.value()
-    if isinstance(value, IntervalSweep):
-        return [f"{item.get_key_element()}={end}" for end in (value.start, value.end)]
-    return [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
+def _is_multirun(config: DictConfig | Exception, flag: bool) -> bool:
+    return flag or (not isinstance(config, Exception) and str(config.hydra.mode).rpartition(".")[2] == "MULTIRUN")
 
 
-def _given(item: Override) -> str:
-    return (item.input_line or "").partition("=")[2]
-
-
-def _sweeper_axes(config: DictConfig | Exception, composer: Composer, multirun: bool) -> list[list[str]] | None:
-    """What the sweeper's own search space adds; None for a single run and where the config does not compose."""
+def _sweeper_params(config: DictConfig) -> list[str]:
+    """What the sweeper's own config varies, as overrides."""
     from omegaconf import OmegaConf
 
-    if isinstance(config, Exception) or not (multirun or str(config.hydra.mode).rpartition(".")[2] == "MULTIRUN"):
-        return None
-    params: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-    params = params.get("params") or {} if isinstance(params, dict) else {}
-    parsed, _ = _parse(composer, [f"{key}={value}" for key, value in params.items()])
-    return [_alternatives(item) for item in parsed]
-
-
-def _jobs(axes: Sequence[list[str]]) -> list[list[str]]:
-    total = 1
-    for axis in axes:
-        total *= len(axis)
-    if total <= _MAX_JOBS:
-        return [list(job) for job in product(*axes)]
-    first = [axis[0] for axis in axes]
-    return [first] + [
-        [*first[:index], value, *first[index + 1 :]] for index, axis in enumerate(axes) for value in axis[1:]
-    ]
+    params: Any = OmegaConf.select(config, "hydra.sweeper.params")
+    return [f"{key}={value}" for key, value in (plain_node(params) if params else {}).items()]
 
 
 class Diagnosis:
@@ -285,14 +262,14 @@ class Diagnosis:
         group, options, value = item.key_or_group, self.composer.options(item.key_or_group), item.value()
         if not options:
             known = f"Groups: {', '.join(self.groups)}."
-            self._add(Fault(group, "no such group", _given(item), nearest(group, self.groups), known))
+            self._add(Fault(group, "no such group", given_value(item), nearest(group, self.groups), known))
             return []
         listing = f"Options: {', '.join(options)}."
         if item.is_delete():
             return [item.input_line or ""]
         if not isinstance(value, str | list):
             none = "" if group in NEEDED_NODES else f", or write '~{group}' for none"
-            self._add(Fault(group, f"name one option{none}", _given(item), None, listing))
+            self._add(Fault(group, f"name one option{none}", given_value(item), None, listing))
             return []
         wrong = [str(name) for name in (value if isinstance(value, list) else [value]) if str(name) not in options]
         for name in wrong:
@@ -320,11 +297,11 @@ class Diagnosis:
                 parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
                 del parent[key.rpartition(".")[2]]
             elif item.is_add() and not merges and OmegaConf.select(config, key) is not None:
-                self._add(Fault(key, "the config has it already: leave out the +", _given(item)))
+                self._add(Fault(key, "the config has it already: leave out the +", given_value(item)))
             else:
                 OmegaConf.update(config, key, item.value(), merge=True, force_add=True)
         except (OmegaConfBaseException, TypeError, AttributeError) as error:
-            self._add(Fault(key, str(error).splitlines()[0], _given(item)))
+            self._add(Fault(key, str(error).splitlines()[0], given_value(item)))
 
     def _unknown(self, config: Any, item: Override) -> Fault | None:
         """The fault of naming a key that is not there; None where it is, or where ``check`` will say it better."""
@@ -336,7 +313,7 @@ class Diagnosis:
             place = ".".join(parts[: depth + 1])
             if node is None:
                 above = ".".join(parts[:depth])
-                return Fault(item.key_or_group, f"{above} is null here, so it has no keys", _given(item))
+                return Fault(item.key_or_group, f"{above} is null here, so it has no keys", given_value(item))
             if not hasattr(node, "keys") or "[" in part:
                 return None
             if part in _names(node):
@@ -346,12 +323,12 @@ class Diagnosis:
                 continue
             if depth == 0:
                 known = list(dict.fromkeys([*RootConfig.__dataclass_fields__, *self.groups]))
-                given = _given(item) if place == item.key_or_group else None
+                given = given_value(item) if place == item.key_or_group else None
                 return Fault(place, "no such key or group", given, nearest(part, known), f"Known: {', '.join(known)}.")
             target = node.get("_target_")
             if not isinstance(target, str) or depth + 1 < len(parts):
                 names = [name for name in _names(node) if name != "_target_"]
-                given = _given(item) if place == item.key_or_group else None
+                given = given_value(item) if place == item.key_or_group else None
                 return Fault(place, "no such key", given, nearest(part, names), f"Known: {', '.join(names)}.")
             try:
                 signature = read_signature(target)

@@ -43,6 +43,7 @@ class RootConfig:
     callbacks: Any = None
     baselines: Any = None
     seed: Annotated[int, Ge(0)] = 42
+    seeds: Any = None  # a number or a list; the command line turns it into a multirun before Hydra sees it
     monitor: str | None = None
     k_values: Annotated[list[Annotated[int, Gt(0)]], MinLen(1)] = field(default_factory=lambda: [5, 10, 20])
     filter_seen: bool | None = None
@@ -132,6 +133,11 @@ def check(config: DictConfig, groups: Iterable[str] = ()) -> list[Fault]:
     seen = {fault.key for fault in faults}
     faults += [fault for fault in _check_rules(plain.values) if fault.key not in seen]
     return list(dict.fromkeys(faults))
+
+
+def node_faults(place: str, node: dict[str, Any]) -> Iterator[Fault]:
+    """Faults of one node with a ``_target_``, and of the nodes in it, outside of the root."""
+    return _Checker({}, set()).node(place, node)
 
 
 def _check_root(values: dict[str, Any], groups: set[str]) -> Iterator[Fault]:
@@ -268,12 +274,12 @@ def _check_monitor(values: dict[str, Any]) -> Iterator[Fault]:
     k_values = values.get("k_values")
     own = (values.get("trainer") or {}).get("monitor")
     if isinstance(k_values, list):
-        yield from _monitor_fault("monitor", values.get("monitor"), k_values)
+        yield from monitor_faults("monitor", values.get("monitor"), k_values)
         named = str(own).rpartition("@")[2]
-        yield from _monitor_fault("trainer.monitor", own, [*k_values, *([named] if named.isdecimal() else [])])
+        yield from monitor_faults("trainer.monitor", own, [*k_values, *([named] if named.isdecimal() else [])])
 
 
-def _monitor_fault(key: str, monitor: Any, k_values: Sequence[Any]) -> Iterator[Fault]:
+def monitor_faults(key: str, monitor: Any, k_values: Sequence[Any]) -> Iterator[Fault]:
     from genrec.config.signatures import nearest
 
     if not isinstance(monitor, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt, Lt
@@ -194,13 +194,7 @@ class AdvancedTrainer(BaseTrainer):
             self.max_eval_users = sample
 
     def result(self) -> FitResult:
-        return FitResult(
-            history=self.metrics_history,
-            best_epoch=self.best_epoch,
-            best_value=self.best_value,
-            epochs=self.current_epoch,
-            stopped_early=self.stopped,
-        )
+        return replace(super().result(), best_epoch=self.best_epoch, best_value=self.best_value)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -220,8 +214,9 @@ class AdvancedTrainer(BaseTrainer):
 
 
 def metric_mode(name: str) -> str:
-    """ "min" for losses and errors, else "max"."""
-    return "min" if _SMALLER_IS_BETTER.search(name) else "max"
+    """ "min" for losses, errors and what a run costs, else "max"."""
+    costs = name.startswith(("seconds/", "resources/"))
+    return "min" if costs or _SMALLER_IS_BETTER.search(name) else "max"
 
 
 def readable(metric: str) -> str:

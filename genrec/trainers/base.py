@@ -22,9 +22,10 @@ from annotated_types import MinLen
 from torch import Tensor, nn
 
 from genrec.annotations import Count, Positive, check_fields
-from genrec.artifacts import fingerprint
+from genrec.artifacts import fingerprint, write_json
 from genrec.contracts import TEST, TRAIN, VAL, FitResult, GenrecError, Losses, Plan, Recommendations, RunContext
 from genrec.metrics.beyond_accuracy import METRICS as BEYOND_ACCURACY
+from genrec.records import HISTORY_FILE
 from genrec.schedulers import Constant, Schedule
 from genrec.trainers import checkpoints as files
 from genrec.trainers.checkpoints import CheckpointFolder
@@ -95,6 +96,7 @@ class BaseTrainer:
             ParameterGroup.of(entry, f"trainer.parameter_groups[{index}]")
         self.monitor = metric_name(self.monitor)
         self.item_vectors: np.ndarray | None = None  # (N, D); where given, the test tells how diverse the lists are
+        self.collect: Any = None  # given every batch of the test (``genrec.trainers.evidence``), with what was found
         self._context: RunContext | None = None
         self._reset()
 
@@ -108,6 +110,7 @@ class BaseTrainer:
         self.metrics_history: dict[str, list[float]] = {}
         self.schedule: Schedule = Constant()
         self.stopped = False
+        self.pruned = False
         self._final: dict[str, float] = {}
         self._latest: dict[str, float] = {}  # of the last epoch
         self._model: nn.Module | None = None
@@ -153,6 +156,7 @@ class BaseTrainer:
                 seed=self.context.seed,
                 progress=progress,
                 loss=self.validate_step if part == VAL and trainable(model) else None,
+                collect=self.collect if part == TEST else None,
             )
         if hasattr(model, "recommend"):
             return evaluate_retrieval(
@@ -167,6 +171,7 @@ class BaseTrainer:
                 progress=progress,
                 loss=self.validate_step if part == VAL and trainable(model) else None,
                 beyond=beyond_accuracy(view, self.all_k_values, self.item_vectors) if part == TEST else None,
+                collect=self.collect if part == TEST else None,
             )
         return evaluate_items(
             model,
@@ -495,15 +500,39 @@ class BaseTrainer:
                 self.metrics_history.setdefault(name, []).append(value)
         self._seconds.append(time.monotonic() - self._epoch_started)
         logger.info("%s (%s)", self.epoch_line(train_metrics, eval_metrics), self._timing())
-        self._tracker.log_epoch({**metrics, "train/lr": learner.lr, "epoch": self.current_epoch}, self.global_step)
+        seconds = round(self._seconds[-1], 3)
+        row = {**metrics, "train/lr": learner.lr, "epoch": self.current_epoch, "seconds": seconds}
+        self._tracker.log_epoch(row, self.global_step)
+        self._write_history()
         diverged = not math.isfinite(train_metrics.get("train/loss", 0.0))
         if diverged:
             logger.warning("The training loss is not finite: training stops here. Lower optimizer.lr or clip harder.")
         stop = self.judge_epoch(learner, metrics)
-        self.stopped = self.on_epoch_end(train_metrics, eval_metrics) or stop or diverged
+        stop = self.on_epoch_end(train_metrics, eval_metrics) or stop or diverged
+        self.pruned = not stop and self._is_hopeless(metrics)
+        self.stopped = stop or self.pruned
         self._keep_epoch(learner.model)
         self._save_last(learner, 0)
         learner.trainer.should_stop = self.stopped
+
+    def _is_hopeless(self, metrics: dict[str, float]) -> bool:
+        """Whether whoever watches the run has seen enough of it."""
+        value = metrics.get(self.monitor)
+        if self.context.watch is None or value is None or not math.isfinite(value):
+            return False
+        pruned = self.context.watch(self.current_epoch, value)
+        if pruned:
+            logger.info("Pruned after epoch %d: %s is %.4f, and other trials were better by then.",
+                        self.current_epoch, self.monitor, value)  # fmt: skip
+        return pruned
+
+    def _write_history(self) -> None:
+        """The epochs so far, for whoever looks at a run while it is trained or after it was killed."""
+        if not self._checkpoints.writes:
+            return
+        rows = [{"epoch": values.get("epoch"), "step": step, **values} for step, values in self._tracker.rows]
+        kept = [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
+        write_json(self.context.output_dir / HISTORY_FILE, kept)
 
     def evaluate_epoch(self, model: nn.Module, view: Any) -> dict[str, float]:
         """What is measured after an epoch: nothing, unless a policy says so."""
@@ -537,16 +566,27 @@ class BaseTrainer:
         self._checkpoints.save_weights(files.BEST, model)
 
     def result(self) -> FitResult:
-        return FitResult(history=self.metrics_history, epochs=self.current_epoch, stopped_early=self.stopped)
+        return FitResult(
+            history=self.metrics_history,
+            epochs=self.current_epoch,
+            stopped_early=self.stopped and not self.pruned,
+            pruned=self.pruned,
+        )
+
+    @property
+    def chosen_metrics(self) -> dict[str, float]:
+        """What training found out about the weights that are to be tested."""
+        return dict(self._final)
 
     # -- the state of a run
 
     def state_dict(self) -> dict[str, Any]:
         """What a policy must remember from one epoch to the next; primitive values only."""
-        return {"stopped": self.stopped}
+        return {"stopped": self.stopped, "pruned": self.pruned}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.stopped = state["stopped"]
+        self.pruned = state.get("pruned", False)
 
     def _identity(self, model: nn.Module, view: Any) -> dict[str, Any]:
         return {
@@ -602,7 +642,7 @@ class BaseTrainer:
         self.current_epoch, self.global_step = state["epoch"], state["global_step"]
         self.metrics_history = state["history"]
         with quiet_lightning():
-            self._tracker.replay(state["logged"])
+            self._tracker.replay(state["logged"], self.global_step)
         self.load_state_dict(state["policy"])
         logger.info("Resuming %s at epoch %d, step %d", path, self.current_epoch + 1, self.global_step)
         return state

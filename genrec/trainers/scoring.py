@@ -33,19 +33,23 @@ def evaluate_rows(
     seed: int = 0,
     progress: bool = True,
     loss: Callable[[Any, RowBatch], Losses] | None = None,
+    collect: Callable[[RowBatch, dict[str, torch.Tensor]], None] | None = None,
 ) -> dict[str, float]:
     """Metrics of every task on ``part``: ``test/auc``, or ``test/<task>/auc`` and their mean where tasks are several.
 
     Classification has AUC, GAUC (where the view has groups), log-loss, calibration, ECE, normalised entropy and Brier
     score; regression MSE, RMSE, MAE and R2. Rows whose label is not known do not count. A task that is given another is
     also judged on the rows where that one happened, as ``<task>_given_<other>``: by the model's own prediction of that
-    where it has one, else by its prediction of the task. ``loss`` adds ``<part>/loss``.
+    where it has one, else by its prediction of the task. ``loss`` adds ``<part>/loss``; ``collect`` is given every
+    batch and its predictions.
     """
     judges = {name: _Judge(task, name, view.features.tasks) for task, name in _judged(view.features.tasks)}
     means = WeightedMean()
     for batch, predictions, losses in _predictions(model, view, part, batch_size, seed, progress, loss):
         if losses is not None:
             means.add({"loss": losses.total}, losses.count)
+        if collect is not None:
+            collect(batch, predictions)
         for name, judge in judges.items():
             judge.update(predictions[name if name in predictions else judge.task.name], batch)
     several = len(view.features.tasks) > 1

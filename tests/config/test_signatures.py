@@ -179,7 +179,8 @@ def _targets() -> list[str]:
             for value in node.values():
                 collect(value)
 
-    for path in conf_dir().rglob("*.yaml"):
+    # A launcher is looked at by Hydra alone, and lies in an extra that need not be installed.
+    for path in set(conf_dir().rglob("*.yaml")) - set((conf_dir() / "hydra" / "launcher").glob("*.yaml")):
         collect(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
     return sorted(found)
 

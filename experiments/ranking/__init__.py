@@ -1,1 +1,0 @@
-"""Ranking and multi-task models on the same tables, beside logistic regression and boosted trees."""

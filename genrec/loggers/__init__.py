@@ -1,0 +1,1 @@
+"""Loggers of Lightning that also keep what a run leaves behind; one module per option of ``conf/logger``."""

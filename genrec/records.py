@@ -1,0 +1,267 @@
+"""What a run or a sweep has left in its folder, read back without building anything: neither torch nor Hydra is needed.
+
+The files are written by ``genrec.run_folder`` and ``genrec.pipeline``; every one but ``run.json`` may be missing, since
+a run may be young, killed or failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genrec.artifacts import is_locked, read_json
+from genrec.contracts import GenrecError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+log = logging.getLogger("genrec.report")
+
+RUN_FILE = "run.json"
+SWEEP_FILE = "sweep.json"
+HISTORY_FILE = "history.json"
+USERS_FILE = "test_users.parquet"
+ROWS_FILE = "test_rows.parquet"
+SAMPLES_FILE = "samples.json"
+RESOURCES_FILE = "resources.json"
+REPORT_FILE = "report.html"
+LOCK_FILE = ".lock"
+
+RUNNING, FINISHED, FAILED, PRUNED, KILLED = "running", "finished", "failed", "pruned", "killed"
+STATES = (RUNNING, FINISHED, FAILED, PRUNED, KILLED)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run folder. ``state`` is one of STATES: a run that says it is running while no process holds its folder was
+    killed. Times are seconds since 1970."""
+
+    folder: Path
+    state: str
+    run: Mapping[str, Any]
+
+    @property
+    def started(self) -> float:
+        return float(self.run.get("started", 0.0))
+
+    @property
+    def ended(self) -> float | None:
+        """When it ended, or when it last wrote its state; None while it runs."""
+        return self.run.get("ended")
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed, in one sentence."""
+        return self.run.get("error")
+
+    @property
+    def model(self) -> str:
+        """The short name of the model, such as ``tiger``."""
+        return str(self.run.get("model") or _module(self.config.get("model")))
+
+    @property
+    def data(self) -> str:
+        return str(self.run.get("data") or _module(self.config.get("data")))
+
+    @property
+    def monitor(self) -> str | None:
+        """The metric that chose the weights, such as ``val/recall@10``."""
+        return self.run.get("monitor")
+
+    @property
+    def direction(self) -> str:
+        """ "min" or "max": what is better for the monitored metric."""
+        return str(self.run.get("direction", "max"))
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved config as plain values; empty where the run ended before it was written."""
+        return _read_yaml(self.folder / "config.yaml") or {}
+
+    @cached_property
+    def overrides(self) -> dict[str, str]:
+        """What was changed on the command line: ``{"optimizer.lr": "1e-3"}``."""
+        return {name.lstrip("+~"): value for name, _, value in (word.partition("=") for word in self.words)}
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The overrides as they were given: ``+`` and ``~`` included."""
+        return [str(entry) for entry in _read_yaml(self.folder / "overrides.yaml") or []]
+
+    @cached_property
+    def final(self) -> dict[str, float]:
+        """The final metrics by name; empty before the end, and of a run that failed."""
+        if self.state not in (FINISHED, PRUNED):  # an earlier attempt in this folder may have left some
+            return {}
+        return (_read_json(self.folder / "metrics.json") or {}).get("final", {})
+
+    @cached_property
+    def epochs(self) -> list[dict[str, float]]:
+        """A row per epoch so far: ``epoch``, ``step``, ``seconds``, ``train/lr`` and what was measured. Not every epoch
+        measures everything."""
+        return _read_json(self.folder / HISTORY_FILE) or []
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        return _read_json(self.folder / "environment.json") or {}
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each stage and their ``total``."""
+        return _read_json(self.folder / "timing.json") or {}
+
+    @cached_property
+    def resources(self) -> dict[str, float]:
+        """``peak_resident_bytes`` of the process, ``peak_device_bytes`` of a GPU, ``parameters`` of the model."""
+        return _read_json(self.folder / RESOURCES_FILE) or {}
+
+    @cached_property
+    def tokenizer(self) -> dict[str, float]:
+        """The quality of the semantic IDs, such as ``usage_rate/level_0``."""
+        return _read_json(self.folder / "tokenizer_report.json") or {}
+
+    @cached_property
+    def samples(self) -> list[dict[str, Any]]:
+        """A few test users: ``user_id``, ``history``, ``targets`` and ``recommended``, lists of ``item_id`` and
+        ``title``."""
+        return _read_json(self.folder / SAMPLES_FILE) or []
+
+    def measured(self, name: str) -> float | None:
+        """A finite number of the run by its name: a final metric, ``seconds/STAGE``, ``resources/NAME`` or
+        ``tokenizer/NAME``; None where there is none."""
+        kind, _, rest = name.partition("/")
+        places = {"seconds": self.seconds, "resources": self.resources, "tokenizer": self.tokenizer}
+        value = self.final.get(name, places.get(kind, {}).get(rest))
+        return float(value) if value is not None and math.isfinite(value) else None
+
+    def users(self) -> pl.DataFrame | None:
+        """One row per test user of a retrieval run: ``user_id``, ``history_length``, ``num_targets``,
+        ``target_popularity`` (training interactions of the held-out items, their mean), then the metrics such as
+        ``recall@10`` and those of the baselines, ``baseline/item_knn/recall@10``. None where there is no such file."""
+        return _read_parquet(self.folder / USERS_FILE)
+
+    def rows(self) -> pl.DataFrame | None:
+        """One row per test row of a ranking run: ``label/<task>``, ``prediction/<task>`` and, where groups are known,
+        ``group``; baselines as ``baseline/<name>/prediction/<task>``. None where there is no such file."""
+        return _read_parquet(self.folder / ROWS_FILE)
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """The folder of a sweep and the runs in it, in the order of their numbers."""
+
+    folder: Path
+    sweep: Mapping[str, Any]
+    runs: tuple[RunRecord, ...]
+
+    @property
+    def state(self) -> str:
+        """running, finished, or killed: it says that it is running and no process holds the folder."""
+        state = str(self.sweep.get("state", FINISHED))
+        return KILLED if state == RUNNING and not is_locked(self.folder / LOCK_FILE) else state
+
+    @property
+    def command(self) -> list[str]:
+        """The words after ``python -m genrec.run`` that started it."""
+        return list(self.sweep.get("command", []))
+
+    @property
+    def objectives(self) -> list[tuple[str, str]]:
+        """``(metric, "min" or "max")`` of what was searched for: the monitored metric, or several."""
+        known = self.sweep.get("objectives")
+        if known:
+            return [(name, direction) for name, direction in known]
+        return [(run.monitor, run.direction) for run in self.runs if run.monitor][:1]
+
+    @property
+    def swept(self) -> list[str]:
+        """The overrides that differ between the runs, in the order given."""
+        names = dict.fromkeys(name for run in self.runs for name in run.overrides)
+        return [name for name in names if len({run.overrides.get(name) for run in self.runs}) > 1]
+
+
+def is_run(folder: Path) -> bool:
+    return (Path(folder) / RUN_FILE).is_file()
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether ``folder`` holds the runs of a sweep; those before ``sweep.json`` was written are known by their runs."""
+    folder = Path(folder)
+    return (folder / SWEEP_FILE).is_file() or (not is_run(folder) and any(folder.glob(f"[0-9]*/{RUN_FILE}")))
+
+
+def read_run(folder: Path) -> RunRecord:
+    """The record of a run; ``GenrecError`` where ``folder`` is no run folder or its ``run.json`` is broken."""
+    folder = Path(folder)
+    if not is_run(folder):
+        raise GenrecError(f"{folder} is not a run folder: it has no {RUN_FILE}. Give a folder below outputs/.")
+    run = read_json(folder / RUN_FILE)
+    if not isinstance(run, dict):
+        raise GenrecError(f"{folder / RUN_FILE} tells of no run: it holds {str(run)[:40]!r}.")
+    state = str(run.get("state"))
+    if state == RUNNING and not is_locked(folder / LOCK_FILE):
+        state = KILLED
+    return RunRecord(folder, state, run)
+
+
+def read_sweep(folder: Path) -> SweepRecord:
+    """The record of a sweep; ``GenrecError`` where ``folder`` holds none."""
+    folder = Path(folder)
+    if not is_sweep(folder):
+        raise GenrecError(f"{folder} is not the folder of a sweep: it has no {SWEEP_FILE} and no runs. Give one below "
+                          "outputs/multirun/.")  # fmt: skip
+    runs = [read_run(path.parent) for path in folder.glob(f"*/{RUN_FILE}")]
+    ordered = sorted(runs, key=lambda run: (not run.folder.name.isdecimal(), _number(run.folder.name), run.folder.name))
+    return SweepRecord(folder, _read_json(folder / SWEEP_FILE) or {}, tuple(ordered))
+
+
+def find_runs(root: Path) -> Iterator[RunRecord]:
+    """Every run below ``root``; one whose ``run.json`` is broken is told of in the log and left out."""
+    for path in run_files(root):
+        try:
+            yield read_run(path.parent)
+        except GenrecError as error:
+            log.warning("%s", error)
+
+
+def run_files(root: Path) -> list[Path]:
+    """Every ``run.json`` below ``root``, without those in hidden folders: what is being deleted is hidden first."""
+    root = Path(root)
+    found = sorted(root.glob(f"**/{RUN_FILE}"))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+
+
+def _number(name: str) -> int:
+    return int(name) if name.isdecimal() else 0
+
+
+def _module(node: Any) -> str:
+    """``genrec.models.tiger.Tiger`` as ``tiger``."""
+    target = node.get("_target_", "") if isinstance(node, dict) else ""
+    return target.rsplit(".", 2)[-2] if target.count(".") >= 2 else target or "?"
+
+
+def _read_json(path: Path) -> Any:
+    return read_json(path) if path.exists() else None
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    if not path.exists():
+        return None
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise GenrecError(f"{path} is not valid YAML ({error}).") from None
+
+
+def _read_parquet(path: Path) -> pl.DataFrame | None:
+    import polars as pl
+
+    return pl.read_parquet(path) if path.exists() else None

@@ -1,0 +1,1 @@
+"""Run folders in, answers out: pages, comparisons and lists."""

@@ -1,0 +1,63 @@
+"""``seeds=5``: one command, several seeds, and the spread of what they reach."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from genrec.contracts import GenrecError
+
+_WORD = re.compile(r"^\+{0,2}seeds=(?P<value>.*)$")
+_OWN = re.compile(r"^\+{0,2}seed=(?P<value>.*)$")
+_MULTIRUN = ("-m", "--multirun")
+_DEFAULT_SEED = 42
+
+
+def with_seeds(words: Sequence[str], compose: Callable[[Sequence[str]], Any] | None = None) -> list[str]:
+    """The words of a command line, ``seeds=3`` spelled as a multirun over three seeds, the first the config's own.
+
+    ``seeds=[1,7]`` names them. Without such a word nothing changes. ``compose`` gives the config of overrides, or None
+    where they have none (None: Hydra's).
+    """
+    given = [match["value"] for word in words if (match := _WORD.match(word))]
+    if not given or given[-1] == "null":
+        return list(words)
+    kept = [word for word in words if not _WORD.match(word)]
+    config = (compose or _composed)([word for word in kept if not word.startswith("-") and not _sweeps(word)])
+    if config is not None and not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
+        raise GenrecError(
+            f"seeds={given[-1]} multiplies a grid, and a search proposes its trials one by one. "
+            "Search with one seed, then run the best with seeds=."
+        )
+    own = [match["value"] for word in kept if (match := _OWN.match(word))]
+    if own and not own[-1].isdecimal():
+        raise GenrecError(f"seeds={given[-1]} and seed={own[-1]} both name seeds. Give one of them.")
+    seeds = _seeds(given[-1], int(own[-1]) if own else _DEFAULT_SEED if config is None else int(config.seed))
+    flags = [] if set(kept) & set(_MULTIRUN) else ["-m"]
+    return [*flags, *(word for word in kept if not _OWN.match(word)), f"seed={','.join(map(str, seeds))}"]
+
+
+def _seeds(text: str, first: int) -> list[int]:
+    if text.isdecimal() and int(text) > 0:
+        return list(range(first, first + int(text)))
+    listed = [part.strip() for part in text[1:-1].split(",")] if text[:1] + text[-1:] == "[]" else []
+    if not listed or not all(part.isdecimal() for part in listed) or len(set(listed)) < len(listed):
+        raise GenrecError(
+            f"seeds={text}: give how many, seeds=5, or which, seeds=[1,2,3] (whole numbers, all different)."
+        )
+    return [int(part) for part in listed]
+
+
+def _sweeps(word: str) -> bool:
+    """Whether a word may name several values; such a one says nothing of the seed."""
+    value = word.partition("=")[2]
+    return "," in value and value[:1] not in "[{'\""
+
+
+def _composed(words: Sequence[str]) -> Any:
+    from genrec.config.command_line import Composer
+
+    with Composer() as composer:
+        config = composer.try_compose(list(words))
+    return None if isinstance(config, Exception) else config

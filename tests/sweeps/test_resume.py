@@ -1,0 +1,82 @@
+"""Which folder a killed sweep continues in."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genrec.artifacts import write_json, write_text
+from genrec.contracts import GenrecError
+from genrec.sweeps.command import continued
+from genrec.sweeps.resume import resumed_sweep, sweep_key
+
+WORDS = ["-m", "model=gat", "optimizer.lr=1,2"]
+
+
+def make_sweep(folder: Path, words: list[str] = WORDS, **facts: Any) -> Path:
+    record = {"state": "running", "started": 1.0, "key": sweep_key(words), "command": words}
+    write_json(folder / "sweep.json", {**record, **facts})
+    return folder
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "resume=auto",
+        "hydra.sweep.dir=x",
+        "progress=false",
+        "logger=none",
+        "hydra.sweeper.n_trials=90",
+        "hydra.sweeper.n_jobs=2",
+        "hydra/launcher=joblib",
+        "--multirun",
+    ],
+)
+def test_how_it_is_watched_and_how_long_it_goes_on_is_no_part_of_the_key(word: str) -> None:
+    assert sweep_key([*WORDS, word]) == sweep_key(WORDS)
+
+
+@pytest.mark.parametrize("word", ["seed=3", "hydra.sweeper.sampler=random", "runs=2", "trainer=advanced"])
+def test_what_is_searched_is_part_of_the_key(word: str) -> None:
+    assert sweep_key([*WORDS, word]) != sweep_key(WORDS)
+
+
+def test_order_of_words_does_not_matter() -> None:
+    assert sweep_key(["b=1", "-m", "a=2"]) == sweep_key(["a=2", "b=1", "-m"])
+
+
+def test_auto_is_the_newest_unfinished_of_the_same_command(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "multirun" / "d" / "old", started=1.0)
+    newest = make_sweep(tmp_path / "multirun" / "d" / "new", started=2.0)
+    make_sweep(tmp_path / "multirun" / "d" / "done", started=3.0, state="finished")
+    make_sweep(tmp_path / "multirun" / "d" / "other", [*WORDS, "seed=1"], started=4.0)
+    running = make_sweep(tmp_path / "multirun" / "d" / "running", started=5.0)
+    write_text(tmp_path / "multirun" / "d" / "broken" / "sweep.json", "{")
+    with open(running / ".lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert resumed_sweep(WORDS, "auto", tmp_path) == newest
+    assert resumed_sweep(WORDS, "auto", tmp_path) == running
+    assert resumed_sweep(["-m", "model=tiger"], "auto", tmp_path) is None
+
+
+def test_named_folder_must_hold_a_sweep_of_this_command(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "s", state="finished")
+    assert resumed_sweep(WORDS, str(folder), tmp_path) == folder
+    with pytest.raises(GenrecError, match="no folder of a sweep"):
+        resumed_sweep(WORDS, str(tmp_path), tmp_path)
+    with pytest.raises(GenrecError, match=r"another command: python -m genrec\.run -m model=gat optimizer\.lr=1,2"):
+        resumed_sweep(["-m", "model=tiger"], str(folder), tmp_path)
+
+
+def test_words_of_a_continued_sweep_name_its_folder(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "multirun" / "s")
+    words = [*WORDS, f"runs_dir={tmp_path}", "resume=auto"]
+    assert continued(words) == [*words, f"hydra.sweep.dir={folder}"]
+    assert continued([*WORDS, "resume=null"]) == [*WORDS, "resume=null"]
+    single = ["model=gat", "resume=auto"]
+    assert continued(single) == single  # a run finds its own folder
+    nothing = ["-m", "model=tiger", f"runs_dir={tmp_path}", "resume=auto"]
+    assert continued(nothing) == nothing
