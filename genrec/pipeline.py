@@ -195,7 +195,7 @@ def _execute(
             final = _judge(config, folder, trainer, model, data, prepared, context)
         prepared.seconds["total"] = time.perf_counter() - started
         write_numbers(folder, final, result.history, prepared.seconds, model)
-        run_folder.end(state)
+        run_folder.end(state, best_epoch=result.best_epoch)
         page = write_page(folder)
         placed = partial(item_map, model, prepared.dataset, prepared.spec)
         items = (lambda: None) if result.pruned else placed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +47,7 @@ class RunRecord:
 
     @property
     def started(self) -> float:
-        return float(self.run.get("started", 0.0))
+        return float(self.run.get("started") or 0.0)
 
     @property
     def ended(self) -> float | None:
@@ -72,6 +72,12 @@ class RunRecord:
     def monitor(self) -> str | None:
         """The metric that chose the weights, such as ``val/recall@10``."""
         return self.run.get("monitor")
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch whose weights were tested; 0 where it is the last because nothing was selected, None before the end
+        and of runs that do not tell."""
+        return self.run.get("best_epoch")
 
     @property
     def direction(self) -> str:
@@ -179,6 +185,11 @@ class SweepRecord:
         return [(run.monitor, run.direction) for run in self.runs if run.monitor][:1]
 
     @property
+    def scales(self) -> dict[str, str]:
+        """ "log" or "linear" of the parameters that a search draws from ranges; empty for a grid."""
+        return dict(self.sweep.get("scales") or {})
+
+    @property
     def swept(self) -> list[str]:
         """The overrides that differ between the runs, in the order given."""
         names = dict.fromkeys(name for run in self.runs for name in run.overrides)
@@ -210,19 +221,26 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def read_sweep(folder: Path) -> SweepRecord:
-    """The record of a sweep; ``GenrecError`` where ``folder`` holds none."""
+    """The record of a sweep; ``GenrecError`` where ``folder`` holds none. A run whose ``run.json`` is broken is told of
+    in the log and left out."""
     folder = Path(folder)
     if not is_sweep(folder):
         raise GenrecError(f"{folder} is not the folder of a sweep: it has no {SWEEP_FILE} and no runs. Give one below "
                           "outputs/multirun/.")  # fmt: skip
-    runs = [read_run(path.parent) for path in folder.glob(f"*/{RUN_FILE}")]
-    ordered = sorted(runs, key=lambda run: (not run.folder.name.isdecimal(), _number(run.folder.name), run.folder.name))
+    ordered = sorted(
+        _readable(folder.glob(f"*/{RUN_FILE}")),
+        key=lambda run: (not run.folder.name.isdecimal(), _number(run.folder.name), run.folder.name),
+    )
     return SweepRecord(folder, _read_json(folder / SWEEP_FILE) or {}, tuple(ordered))
 
 
 def find_runs(root: Path) -> Iterator[RunRecord]:
     """Every run below ``root``; one whose ``run.json`` is broken is told of in the log and left out."""
-    for path in run_files(root):
+    yield from _readable(run_files(root))
+
+
+def _readable(files: Iterable[Path]) -> Iterator[RunRecord]:
+    for path in files:
         try:
             yield read_run(path.parent)
         except GenrecError as error:
@@ -257,11 +275,17 @@ def _read_yaml(path: Path) -> Any:
         return None
     try:
         return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise GenrecError(f"{path} is not valid YAML ({error}).") from None
 
 
 def _read_parquet(path: Path) -> pl.DataFrame | None:
     import polars as pl
 
-    return pl.read_parquet(path) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise GenrecError(f"{path} cannot be read ({reason}). Delete it and run again.") from None

@@ -40,11 +40,18 @@ def main() -> None:
 
     register_sweepers()
     sys.argv[1:] = with_new_keys(words)
-    hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(_job)()
-    failed = [run.folder.name for sweep in SweepTable.ended for run in sweep.runs if run.state not in _GOOD]
-    if failed:
-        log.error("failed jobs: %s", ", ".join(failed))
-        sys.exit(1)
+    try:
+        hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(_job)()
+    except KeyboardInterrupt:
+        log.error("Interrupted. The same command with resume=auto goes on from here.")
+        sys.exit(130)
+    for sweep in SweepTable.ended:
+        failed = [run.folder.name for run in sweep.runs if run.state not in _GOOD]
+        if failed:
+            log.error(
+                "failed jobs: %s. The same command with resume=%s tries them again.", ", ".join(failed), sweep.folder
+            )
+            sys.exit(1)
 
 
 _GOOD = ("finished", "pruned")

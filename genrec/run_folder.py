@@ -66,6 +66,7 @@ _RESULTS = (
 )
 
 STATE_FILE = RUN_FILE
+_NO_KEY = ""  # of a job that failed before its config was known: there is nothing to continue
 _VOLATILE_KEYS = (
     "output_dir",
     "runs_dir",
@@ -135,11 +136,12 @@ class RunFolder:
         write_json(path, {**known, "state": state, "config_key": self.key, **facts})
 
     def write_config(self, config: DictConfig) -> None:
-        """The resolved config, and the overrides that led to it."""
+        """The resolved config, and the overrides that led to it; that a run is continued is no part of what it is."""
         from hydra.core.hydra_config import HydraConfig
 
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-        overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+        given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+        overrides = [word for word in given if word.partition("=")[0].lstrip("+") != "resume"]
         write_text(self.path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
 
 
@@ -161,7 +163,7 @@ def resume_folder(config: DictConfig, key: str) -> Path | None:
         return None
     if job_of_sweep():
         folder = Path(config.output_dir)
-        if not (folder / STATE_FILE).exists():
+        if not (folder / STATE_FILE).exists() or read_json(folder / STATE_FILE).get("config_key") == _NO_KEY:
             return None
         config = config.copy()
         config.resume = str(folder)
@@ -279,7 +281,7 @@ def note_failure(folder: Path, config: DictConfig, error: Exception) -> None:
     if (folder / STATE_FILE).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    run = RunFolder(folder, "")
+    run = RunFolder(folder, _NO_KEY)
     with suppress(OmegaConfBaseException):  # what cannot be resolved may be why it failed
         run.write_config(config)
     run.fail(error)

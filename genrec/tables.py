@@ -24,6 +24,7 @@ LOG_WIDTH = 120
 BASELINE, CEILING, TEST_PREFIX = "baseline/", "ceiling/", "test/"
 BEYOND_ACCURACY = ("coverage", "gini", "novelty", "popularity_lift", "diversity")
 USUAL_K = 10
+CHANCE_AUC = 0.5
 SMALLER_IS_BETTER = re.compile(r"(loss|rmse|mse|mae|ece|brier|entropy|calibration)$")
 FIRST_LOOK = ("/auc", "/log_loss", "/rmse")  # of the metrics of a task
 
@@ -66,9 +67,7 @@ def results_table(final: Mapping[str, float], *, name: str, data: str) -> Table:
         table.add_row(escape(baseline), *_numbers(row, columns), end_section=known and position == len(baselines))
     if known:
         table.add_row("ceiling", *_numbers(ceiling, columns))
-        shares = (
-            "-" if SMALLER_IS_BETTER.search(column) else _share(own[column], ceiling[column]) for column in columns
-        )
+        shares = (_percent(share_of_ceiling(own[column], ceiling[column], column)) for column in columns)
         table.add_row(f"{name} / ceiling", *shares)
     return table
 
@@ -152,5 +151,14 @@ def _cell(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else escape(str(value))
 
 
-def _share(value: float, ceiling: float | None) -> str:
-    return "-" if not ceiling else f"{100 * value / ceiling:.0f} %"
+def share_of_ceiling(value: float | None, ceiling: float | None, metric: str) -> float | None:
+    """Which share of what can be reached was reached; of an AUC, what lies above chance. None of errors, which have no
+    such share."""
+    chance = CHANCE_AUC if metric.endswith("auc") else 0.0
+    if value is None or ceiling is None or ceiling <= chance or SMALLER_IS_BETTER.search(metric):
+        return None
+    return (value - chance) / (ceiling - chance)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f} %"

@@ -176,7 +176,10 @@ def test_run_folder_is_complete_and_nothing_temporary_is_left(finished: Outcome)
         "timing.json",
         "tokenizer_report.json",
     }
-    assert read_json(finished.folder / "run.json")["state"] == "finished"
+    told = read_json(finished.folder / "run.json")
+    assert told["state"] == "finished"
+    curve = [row["val/recall@10"] for row in read_json(finished.folder / "history.json")]
+    assert told["best_epoch"] == curve.index(max(curve)) + 1
     assert SemanticIds.load(finished.folder / "semantic_ids.npz").num_items == 60
     report = with_prefix(finished.final, "tokenizer/")
     assert read_json(finished.folder / "tokenizer_report.json") == report != {}

@@ -126,3 +126,21 @@ def test_numbers_are_found_by_their_names(tmp_path: Path) -> None:
     run = read_run(tmp_path)
     names = ["val/x", "seconds/total", "resources/parameters", "tokenizer/usage_rate", "seconds/fit", "val/y"]
     assert [run.measured(name) for name in names] == [0.5, 3.0, 7.0, 1.0, None, None]
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "overrides.yaml", "test_users.parquet"])
+def test_a_file_that_is_no_text_or_cut_short_is_named(tmp_path: Path, name: str) -> None:
+    (make_run(tmp_path) / name).write_bytes(b"PAR1\xff\xfe\x00")
+    run = read_run(tmp_path)
+    readers = {"metrics.json": lambda: run.final, "overrides.yaml": lambda: run.overrides}
+    with pytest.raises(GenrecError, match=name):
+        readers.get(name, run.users)()
+
+
+def test_a_sweep_is_read_without_its_broken_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(3):
+        make_run(tmp_path / str(number))
+    (tmp_path / "1" / "run.json").write_bytes(b"\xff{")
+    with caplog.at_level(logging.WARNING):
+        assert [run.folder.name for run in read_sweep(tmp_path).runs] == ["0", "2"]
+    assert "1/run.json" in caplog.text

@@ -373,10 +373,24 @@ def test_killed_sweep_goes_on_where_it_was(commands: Commands) -> None:
     assert list((commands.root / "killed_sweep").rglob("sweep.json")) == [record]
     assert (record.parent / "0" / "metrics.json").stat().st_mtime_ns == first
     with open(record.parent / "sweep.csv", newline="", encoding="utf-8") as file:
-        assert [row["state"] for row in csv.DictReader(file)] == ["finished"] * 3
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == ["finished"] * 3
+    assert list(rows[0])[:3] == ["job", "state", "seed"] and "resume" not in rows[0]  # continued, but not another run
     assert commands.run("killed_alone", *[word for word in overrides[:-1] if word != "-m"], "seed=2")[0] == 0
     alone = commands.folder("killed_alone")
     assert (record.parent / "1" / "metrics.json").read_bytes() == (alone / "metrics.json").read_bytes()
+
+
+def test_interrupted_run_is_killed_not_failed_and_ends_with_130(commands: Commands) -> None:
+    command = commands.start("interrupted", *LONG, "logger=none", "baselines=null")
+    deadline = time.monotonic() + 60
+    while not list((commands.root / "interrupted").rglob("last.ckpt")):
+        assert time.monotonic() < deadline, command.output
+        time.sleep(0.005)
+    os.kill(command.pid, signal.SIGINT)
+    assert command.wait() == 130, command.output
+    assert "resume=auto goes on" in command.output and "Traceback" not in command.output
+    assert read_json(commands.folder("interrupted") / "run.json")["state"] == "killed"
 
 
 def test_seeds_are_runs_of_their_own_and_their_spread_is_told(commands: Commands) -> None:

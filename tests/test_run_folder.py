@@ -207,6 +207,26 @@ def test_job_that_failed_before_it_began_leaves_a_record(tmp_path: Path) -> None
     assert read_json(tmp_path / "3" / "run.json")["error"] == "No such data."
 
 
+def test_job_that_failed_before_it_began_is_begun_when_its_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genrec.run_folder.job_of_sweep", lambda: True)
+    config = OmegaConf.create({"resume": "auto", "runs_dir": str(tmp_path), "output_dir": str(tmp_path / "3")})
+    note_failure(tmp_path / "3", composed("seed=7"), GenrecError("No such data."))
+    assert resume_folder(config, KEY) is None
+    run_in(tmp_path / "3", state="failed")
+    assert resume_folder(config, KEY) == tmp_path / "3"
+
+
+def test_that_a_run_is_continued_is_not_among_its_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["seed=7", "resume=auto", "+model.resume=1"]
+    known = OmegaConf.create({"overrides": {"task": words}})
+    monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.initialized", lambda: True)
+    monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: known)
+    RunFolder(tmp_path, KEY).write_config(composed("seed=7"))
+    assert yaml.safe_load((tmp_path / "overrides.yaml").read_text()) == ["seed=7", "+model.resume=1"]
+
+
 def test_second_holder_is_refused_and_leaves_the_first_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, KEY)
     with folder.held():

@@ -86,10 +86,15 @@ def test_keys_are_shortened_unless_two_would_read_the_same() -> None:
 def test_labels_of_several_tasks_have_their_columns_and_errors_no_share_of_the_ceiling() -> None:
     names = ("auc", "gauc", "log_loss", "calibration")
     final = {f"test/{task}/{name}": 0.5 for task in ("click", "buy_given_click") for name in (*names, "ece", "brier")}
-    final |= {"test/auc": 0.5, "ceiling/test/click/auc": 0.8, "ceiling/test/click/log_loss": 0.3}
+    final |= {
+        "test/auc": 0.5,
+        "test/click/auc": 0.65,
+        "ceiling/test/click/auc": 0.8,
+        "ceiling/test/click/log_loss": 0.3,
+    }
     assert metric_columns(final) == ["click/auc", "click/log_loss", "buy_given_click/auc", "buy_given_click/log_loss"]
     text = to_text(results_table(final, name="mmoe", data="shop"), width=100)
     heads, below = text.splitlines()[1:3]
     assert heads.split() == ["click", "click", "buy_given_click", "buy_given_click"]
     assert below.split() == ["model", "auc", "log_loss", "auc", "log_loss"]
-    assert text.splitlines()[-1].split() == ["mmoe", "/", "ceiling", "62", "%", "-", "-", "-"]
+    assert text.splitlines()[-1].split() == ["mmoe", "/", "ceiling", "50", "%", "-", "-", "-"]  # above chance

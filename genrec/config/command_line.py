@@ -36,6 +36,9 @@ def preflight(argv: Sequence[str]) -> int | None:
     args = get_args_parser().parse_args(list(argv))
     if args.hydra_help or args.shell_completion or args.info is not None or args.experimental_rerun is not None:
         return None
+    if args.multirun and args.cfg is not None:
+        sys.stderr.write(f"--cfg shows the config of one run, and -m asks for several: leave out -m.\n{_NEXT}\n")
+        return 2
     try:
         with Composer(args.config_dir, args.config_name or "config", args.config_path) as composer:
             faults = command_faults(composer, args.overrides, multirun=args.multirun, show_only=args.cfg is not None)

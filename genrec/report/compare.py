@@ -85,7 +85,7 @@ def default_output(found: Comparison) -> Path:
 
 
 def _file_name(side: Side) -> str:
-    folder = side.run.folder.parent if len(side.runs) > 1 else side.run.folder
+    folder = side.folder
     name = f"{folder.parent.name}_{folder.name}" if folder.name.isdecimal() or len(side.runs) > 1 else folder.name
     return re.sub(r"[^\w.=-]+", "_", f"{name}_{side.baseline}" if side.baseline else name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -312,7 +313,8 @@ def _gain_table(found: Comparison, gains: Sequence[Gain]) -> Markup:
     side = found.sides[gains[0].side]
     if side.baseline:
         return table(head, rows)
-    command = f"python -m genrec.recommend run={side.run.folder} user={gains[0].user}"
+    words = ["python", "-m", "genrec.recommend", f"run={side.run.folder}", f"user={gains[0].user}"]
+    command = shlex.join(words)
     return join([table(head, rows), paragraph(join(["What they are recommended: ", inline_code(command)]), quiet=True)])
 
 
@@ -346,6 +348,7 @@ def _how_to_read(found: Comparison) -> str:
 
 def _segments_note(found: Comparison) -> str:
     words = f"Quarters of the test {found.unit}; equal ones stay together, so quarters may be unequal or fewer."
+    words += " Each is judged alone: among many, some look clear by chance."
     return words + (" Intervals are over users alone, without the seeds." if found.has_seeds else "")
 
 

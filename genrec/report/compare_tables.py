@@ -127,7 +127,9 @@ def summary(found: Comparison, side: int) -> str:
     one = found.of(found.primary, side)
     name, reference = found.sides[side].name, found.reference.name
     if one.verdict == EQUAL:
-        return f"{name} and {reference} are equal in {one.metric}, for every {found.unit.removesuffix('s')}."
+        alike = one.ties is not None and not one.wins and not one.losses
+        each = f", for every {found.unit.removesuffix('s')}" if alike else ""
+        return f"{name} and {reference} are equal in {one.metric}{each}."
     words = {BETTER: "is better than", WORSE: "is worse than", UNCLEAR: "cannot be told from"}[one.verdict]
     digits = decimals(one.interval)
     amount = f"{signed(one.over_users.value, digits)} ({percent(one.relative)})"

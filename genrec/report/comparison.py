@@ -355,7 +355,9 @@ def _notes(sides: Sequence[Side]) -> list[str]:
             else f"{single[0]}: one seed. Its interval is of these weights on other users, not of other seeds; "
             "run with seeds=5 to know."
         )
-    few = [f"{len(side.runs)} of {side.name}" for side in sides if 1 < len(side.runs) < ENOUGH_SEEDS]
+    few = [
+        f"{len(side.runs)} of {side.name}" for side in sides if side.is_trained and 1 < len(side.runs) < ENOUGH_SEEDS
+    ]
     if few:
         notes.append(f"Few seeds ({', '.join(few)}) make intervals wide, for their spread is barely known.")
     fingerprints = {side.run.environment.get("data_fingerprint") for side in sides}

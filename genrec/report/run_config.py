@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from genrec.records import RunRecord
+from genrec.records import RunRecord, SweepRecord
 from genrec.report.html import Markup, Section, details, element, inline_code, join, paragraph
 
 HIDDEN = "(hidden)"
@@ -26,10 +26,34 @@ def is_secret(key: str) -> bool:
 
 def secrets_of(record: RunRecord) -> list[str]:
     """The secret values of a run's config and overrides, to be kept out of whatever else is shown."""
-    words = [word.partition("=") for word in record.words]
-    given = [value for name, _, value in words if is_secret(name)]
-    found = [*given, *(str(value) for key, value in _leaves(record.config) if is_secret(key) and value is not None)]
-    return sorted({value for value in found if len(value) >= _SHORTEST_SECRET}, key=len, reverse=True)
+    found = [str(value) for key, value in _leaves(record.config) if is_secret(key) and value is not None]
+    return _long_first([*_secrets_in(record.words), *found])
+
+
+def secrets_of_sweep(record: SweepRecord) -> list[str]:
+    """The secret values of the command of a sweep and of its runs."""
+    return _long_first([*_secrets_in(record.command), *(value for run in record.runs for value in secrets_of(run))])
+
+
+def _secrets_in(words: Sequence[str]) -> list[str]:
+    return [value for name, _, value in (word.partition("=") for word in words) if is_secret(name)]
+
+
+def _long_first(values: Sequence[str]) -> list[str]:
+    """Those that are long enough; one that is part of another comes after it."""
+    return sorted({value for value in values if len(value) >= _SHORTEST_SECRET}, key=len, reverse=True)
+
+
+def without_secrets(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose secret values are hidden."""
+    return {
+        key: without_secrets(value)
+        if isinstance(value, Mapping)
+        else HIDDEN
+        if is_secret(str(key)) and value is not None
+        else value
+        for key, value in node.items()
+    }
 
 
 def scrub(text: str, secrets: Sequence[str]) -> str:

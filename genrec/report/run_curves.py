@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from genrec.records import RunRecord
+from genrec.records import FINISHED, RunRecord
 from genrec.report.charts import Series, line_chart
 from genrec.report.html import Markup, Section, details, grid, join
 from genrec.tables import BASELINE
@@ -16,14 +16,29 @@ _MAX_CHARTS, _MAX_SERIES = 4, 8
 
 
 def best_epoch(record: RunRecord) -> tuple[float, int, int] | None:
-    """The best value of the monitored metric so far, its epoch and the last epoch; None where nothing was measured."""
+    """The best value of the monitored metric so far, its epoch and the last epoch; None where nothing was measured.
+
+    Of a run that has chosen an epoch it is that one: one that was better by less than ``min_delta`` is passed over.
+    """
     name = record.monitor
     values = [(row[name], int(row["epoch"])) for row in record.epochs if name and name in row]
     if not values:
         return None
     pick = min if record.direction == "min" else max
-    value, epoch = pick(values, key=lambda entry: entry[0])
+    chosen = [entry for entry in values if entry[1] == record.best_epoch]
+    value, epoch = chosen[-1] if chosen else pick(values, key=lambda entry: entry[0])
     return value, epoch, int(record.epochs[-1]["epoch"])
+
+
+def _what_was_tested(record: RunRecord) -> str:
+    """Which weights the test metrics are of."""
+    chosen = record.best_epoch if record.state == FINISHED else None
+    if chosen == 0:
+        return "The weights of the last epoch are tested."
+    if best_epoch(record) is None:
+        return ""
+    tested = "; its weights are tested" if chosen else ""
+    return f"The best epoch is that of the monitored metric{tested}."
 
 
 def curves_section(record: RunRecord) -> Section | None:
@@ -38,8 +53,7 @@ def curves_section(record: RunRecord) -> Section | None:
     shown = [*first[:1], *losses[:1], *first[1:], *losses[1:], _rate(record)]
     further = [*rest, *_others(record)]
     folded = details("More curves", grid(*further, wide=True)) if further else None
-    note = "The best epoch is that of the monitored metric; its weights are tested." if best_epoch(record) else ""
-    return Section("Curves", join([grid(*shown, wide=True), folded]), note=note)
+    return Section("Curves", join([grid(*shown, wide=True), folded]), note=_what_was_tested(record))
 
 
 def series_of(record: RunRecord, name: str, label: str | None = None, colour: int | None = None) -> Series | None:

@@ -55,7 +55,7 @@ _NO_TRAINING = 0.1  # seconds: what a baseline takes that counts and learns noth
 _NOT_AGAIN = ("hydra.run.dir", "resume")  # the new run would take the folder of this one
 BADGES = {RUNNING: "busy", FINISHED: "good", FAILED: "bad", KILLED: "warn", PRUNED: "warn"}
 _TOLD = {
-    KILLED: "The process ended without a word, by a signal or a lack of memory. Repeat the command with resume=auto.",
+    KILLED: "{why} Repeat the command with resume=auto.",
     PRUNED: "The search gave this run up by its validation curve, so nothing was tested.",
     RUNNING: "It is still training. This page was written at {now}; python -m genrec.report writes it anew.",
 }
@@ -107,7 +107,8 @@ def _overview(record: RunRecord) -> Section:
 def _banner(record: RunRecord) -> Markup | None:
     if record.state == FINISHED:
         return None
-    told = _TOLD.get(record.state, "").format(now=_when(time.time()))
+    why = record.error or "The process ended without a word, by a signal or a lack of memory."
+    told = _TOLD.get(record.state, "").format(now=_when(time.time()), why=why)
     if record.state == FAILED:
         told = scrub(record.error or "It ended with an error; the end of its log stands below.", secrets_of(record))
     return banner(f"This run {'is running' if record.state == RUNNING else _verb(record.state)}. ", told,
@@ -157,7 +158,7 @@ def rerun_command(record: RunRecord) -> str:
     if is_sweep(record.folder.parent):
         from genrec.report.command_lines import run_command
 
-        return run_command(read_sweep(record.folder.parent), record)
+        return scrub(run_command(read_sweep(record.folder.parent), record), secrets_of(record))
     argv = [str(word) for word in record.environment.get("command", [])]
     known = bool(argv) and re.search(r"(^|/)(genrec|run\.py|genrec/__main__\.py)$", argv[0]) is not None
     words = argv[1:] if known else record.words

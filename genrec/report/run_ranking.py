@@ -88,8 +88,10 @@ def area(false_rates: np.ndarray, true_rates: np.ndarray) -> float:
 
 
 def _predictions(rows: pl.DataFrame, task: str, model: str) -> dict[str, np.ndarray]:
-    """Whose predictions there are: the model's, then those of baselines."""
+    """Whose predictions there are: the model's, then those of baselines; none where the model's are no numbers."""
     own = _PREDICTION + task
+    if own in rows.columns and not np.isfinite(rows[own].to_numpy().astype(float)).all():
+        return {}
     found = {model: rows[own].to_numpy().astype(float)} if own in rows.columns else {}
     rivals = [name for name in rows.columns if name.startswith(BASELINE) and name.endswith(f"/{own}")][:_MAX_RIVALS]
     found.update({name.split("/")[1]: rows[name].to_numpy().astype(float) for name in rivals})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from genrec.records import RunRecord
@@ -18,6 +19,7 @@ from genrec.tables import (
     USUAL_K,
     baseline_rows,
     metric_columns,
+    share_of_ceiling,
 )
 
 _COLOURS = {"this run": 0, "baseline": 5, "ceiling": 2, "published": 4}
@@ -51,8 +53,10 @@ def headline_metric(record: RunRecord) -> tuple[str, str, str] | None:
         return None
     value = record.final[TEST_PREFIX + name]
     ceiling = record.final.get(CEILING + TEST_PREFIX + name)
-    if ceiling and not SMALLER_IS_BETTER.search(name):
-        return TEST_PREFIX + name, format_number(value), f"{100 * value / ceiling:.0f} % of what can be reached"
+    share = share_of_ceiling(value, ceiling, name)
+    if share is not None:
+        above = " above chance" if name.endswith("auc") else ""
+        return TEST_PREFIX + name, format_number(value), f"{100 * share:.0f} % of what can be reached{above}"
     rivals = {rival: row[name] for rival, row in baseline_rows(record.final).items() if name in row}
     if not rivals:
         return TEST_PREFIX + name, format_number(value), ""
@@ -84,9 +88,8 @@ def _split_of(record: RunRecord) -> str:
 def _headline_name(record: RunRecord) -> str | None:
     names = metric_columns(record.final)
     monitored = (record.monitor or "").removeprefix("val/")
-    if TEST_PREFIX + monitored in record.final:
-        return monitored
-    return names[0] if names else None
+    wanted = (monitored, f"recall@{USUAL_K}", *names)
+    return next((name for name in wanted if TEST_PREFIX + name in record.final), None)
 
 
 def _masking(record: RunRecord) -> str:
@@ -138,15 +141,16 @@ def _source(row: Published) -> str:
 
 
 def _share(value: float | None, ceiling: float | None, name: str) -> Cell | None:
-    if value is None or not ceiling or SMALLER_IS_BETTER.search(name):
-        return None
-    return Cell(f"{100 * value / ceiling:.0f} %", value / ceiling)
+    share = share_of_ceiling(value, ceiling, name)
+    return None if share is None else Cell(f"{100 * share:.0f} %", share)
 
 
 def _best(values: Sequence[float | None], name: str) -> int | None:
     known = {place: value for place, value in enumerate(values) if value is not None}
     if len(known) < 2:
         return None
+    if name.endswith("calibration"):  # a ratio: above 1 too much is promised, below it too little
+        return min(known, key=lambda place: abs(math.log(known[place])) if known[place] > 0 else math.inf)
     return (min if SMALLER_IS_BETTER.search(name) else max)(known, key=known.__getitem__)
 
 

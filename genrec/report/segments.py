@@ -44,7 +44,8 @@ def bucket_names(edges: Sequence[float], values: pl.Series) -> list[str]:
 
 def segment_table(users: pl.DataFrame, by: str, metrics: Sequence[str], *, count: int = NUM_BUCKETS) -> pl.DataFrame:
     """A row per bucket of the column ``by`` and metric: ``bucket`` (its number), ``name``, ``users``, ``metric``,
-    ``mean``, and ``low`` and ``high``, its 95 % interval (``mean_interval``). Users without a value are left out."""
+    ``mean``, and ``low`` and ``high``, its 95 % interval (``mean_interval``) as far as it lies within 0..1, as metrics
+    do. Users without a value are left out."""
     known = users.filter(pl.col(by).is_not_null() & ~pl.col(by).cast(pl.Float64).is_nan())
     edges = bucket_edges(known[by], count)
     names = bucket_names(edges, known[by])
@@ -52,7 +53,8 @@ def segment_table(users: pl.DataFrame, by: str, metrics: Sequence[str], *, count
     for bucket, (name, (low, high)) in enumerate(zip(names, pairwise([*edges, math.inf]), strict=True)):
         inside = known.filter((pl.col(by) >= low) & (pl.col(by) < high))
         for metric in metrics:
-            rows.append((bucket, name, len(inside), metric, *mean_interval(inside[metric])))
+            mean, low, high = mean_interval(inside[metric])
+            rows.append((bucket, name, len(inside), metric, mean, max(low, 0.0), min(high, 1.0)))
     columns = ["bucket", "name", "users", "metric", "mean", "low", "high"]
     return pl.DataFrame(rows, schema=columns, orient="row")
 

@@ -53,6 +53,11 @@ class Side:
         return self.runs[0]
 
     @property
+    def folder(self) -> Path:
+        """That of the run, or of the sweep whose runs these are."""
+        return self.run.folder.parent if len(self.runs) > 1 else self.run.folder
+
+    @property
     def seeds(self) -> list[Any]:
         return [run.config.get(SEED) for run in self.runs]
 
@@ -249,7 +254,7 @@ def _unique(names: Sequence[str], sides: Sequence[Side]) -> list[str]:
     longer = [" ".join([name, *told.get(side.given, [])]) for side, name in zip(sides, names, strict=True)]
     if len(set(longer)) == len(longer):
         return longer
-    folders = [f"{name} {side.run.folder.name}" for name, side in zip(names, sides, strict=True)]
+    folders = [f"{name} {side.folder.name}" for name, side in zip(names, sides, strict=True)]
     if len(set(folders)) == len(folders):
         return folders
     return [f"{name} ({chr(ord('A') + place)})" for place, name in enumerate(names)]

@@ -9,7 +9,7 @@ from genrec.records import FAILED, FINISHED
 from genrec.report import drawing
 from genrec.report.drawing import Plot, figure, text
 from genrec.report.html import Markup, element, join
-from genrec.report.scales import Scale, format_tick
+from genrec.report.scales import Scale, format_tick, format_ticks
 from genrec.report.sweep_marks import (
     Objective,
     area_of,
@@ -81,9 +81,10 @@ def _objective_places(
     values = [trial.values[index] for trial in trials]
     low, high, log = value_range(worth(trials, index))
     scale = Scale(low, high, ends[1], ends[0], log)
-    return [None if value is None else within(scale, value) for value in values], [
-        (scale(v), format_tick(v)) for v in scale.ticks(5)
-    ]
+    ticks = scale.ticks(5)
+    return [None if value is None else within(scale, value) for value in values], list(
+        zip(map(scale, ticks), format_ticks(ticks), strict=True)
+    )
 
 
 def _upright(

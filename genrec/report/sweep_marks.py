@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from genrec.records import FAILED, FINISHED, REPORT_FILE
 from genrec.report import drawing
 from genrec.report.drawing import Plot, text
 from genrec.report.html import Markup, element, join
-from genrec.report.scales import Scale, format_number, format_tick, padded
+from genrec.report.scales import Scale, format_number, format_ticks, padded
 from genrec.report.trials import Parameter, Trial
 from genrec.tables import short_names
 
@@ -50,8 +51,8 @@ def describe(trial: Trial, parameters: Sequence[Parameter], objectives: Sequence
 
 def link_to(trial: Trial) -> str:
     """The relative link to the page of a run, or to its folder while it has none."""
-    page = trial.run.folder / REPORT_FILE
-    return f"{trial.number}/{REPORT_FILE}" if page.exists() else f"{trial.number}/"
+    page, name = trial.run.folder / REPORT_FILE, quote(trial.number)
+    return f"{name}/{REPORT_FILE}" if page.exists() else f"{name}/"
 
 
 def shortened(text: str, room: float) -> str:
@@ -185,9 +186,8 @@ def places_of(parameter: Parameter, start: float, end: float, missing: float) ->
     else:
         known = [number for number in numbers if number is not None]
         scale = Scale(min(known), max(known), start, end, parameter.log)
-        ticks = [
-            (scale(value), format_tick(value)) for value in (sorted(set(known)) if parameter.few else scale.ticks(5))
-        ]
+        shown = sorted(set(known)) if parameter.few else scale.ticks(5)
+        ticks = list(zip(map(scale, shown), format_ticks(shown), strict=True))
         places = [missing if number is None else scale(number) for number in numbers]
         shared = set(places) if parameter.few else {missing}
     if None in parameter.values:

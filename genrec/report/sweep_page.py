@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -14,8 +15,10 @@ from genrec.report import html, sweep_charts, sweep_marks, sweep_summaries
 from genrec.report.command_lines import best_command, resume_command, run_command, sweep_command
 from genrec.report.html import Cell, Markup, Section, badge, element, join
 from genrec.report.importance import Importances
+from genrec.report.run_config import scrub
 from genrec.report.scales import format_number, format_seconds
 from genrec.report.seed_groups import SeedGroup
+from genrec.report.selection import mended
 from genrec.report.sweep_marks import Objective, link_to
 from genrec.report.sweep_tables import config_section, failures_section, number_cell, runs_section, settings, told
 from genrec.report.sweep_view import KINDS, SweepView
@@ -30,7 +33,8 @@ _SWEEPERS = {"basic": "grid", "optuna": "search"}
 def write_sweep_page(folder: Path) -> Path:
     """Writes ``report.html`` into the folder of a sweep, whatever its state; returns its path."""
     path = Path(folder) / REPORT_FILE
-    write_text(path, sweep_page(read_sweep(folder)))
+    record = read_sweep(folder)
+    write_text(path, sweep_page(replace(record, runs=tuple(mended(run) for run in record.runs))))
     return path
 
 
@@ -67,17 +71,21 @@ def _headline(view: SweepView) -> Section:
     if view.best is not None and view.groups and not view.only_seeds:
         run = _best_of_group(view.groups[0], view.objectives[0])
         parts += [html.paragraph(f"The best setting again, with one of its seeds (run {run.folder.name}):"),
-                  html.code(run_command(view.record, run))]  # fmt: skip
+                  _command(view, run_command(view.record, run))]  # fmt: skip
     elif view.best is not None and not view.only_seeds:
         number = view.best.folder.name
         parts += [html.paragraph(join(["The best run again (", _run_link(view, view.best, f"run {number}"), "):"])),
-                  html.code(best_command(view.record))]  # fmt: skip
+                  _command(view, best_command(view.record))]  # fmt: skip
     resume = resume_command(view.record)
     if resume and view.record.state != RUNNING:
-        parts += [html.paragraph("The rest of the sweep:"), html.code(resume)]
+        parts += [html.paragraph("The rest of the sweep:"), _command(view, resume)]
     if view.record.command:
-        parts.append(html.details("The command that started it", html.code(sweep_command(view.record))))
+        parts.append(html.details("The command that started it", _command(view, sweep_command(view.record))))
     return Section("", join(parts), id="head")
+
+
+def _command(view: SweepView, line: str) -> Markup:
+    return html.code(scrub(line, view.secrets))
 
 
 def _best_of_group(group: SeedGroup, objective: Objective) -> RunRecord:

@@ -8,7 +8,7 @@ from genrec.report import drawing
 from genrec.report.drawing import WIDTH, Plot, figure, text
 from genrec.report.html import Markup, element, join
 from genrec.report.importance import Importance, Importances
-from genrec.report.scales import Scale, format_number, format_tick, padded
+from genrec.report.scales import Scale, format_number, format_ticks, padded
 from genrec.report.seed_groups import SeedGroup
 from genrec.report.sweep_marks import Objective, fitted, line, named, ticks_below, within
 from genrec.tables import short_names
@@ -53,7 +53,8 @@ def seeds_chart(groups: Sequence[SeedGroup], objective: Objective) -> Markup:
     width, row = WIDTH, 50.0
     height = 50 + row * len(known)
     area = Plot(Scale(low, high, 14, width - 14), Scale(0, 1, height - 42, 4), width, height)
-    ticks = [(area.x(value), format_tick(value)) for value in area.x.ticks(6)]
+    values = area.x.ticks(6)
+    ticks = list(zip(map(area.x, values), format_ticks(values), strict=True))
     parts = [line(x, area.top, x, area.bottom) for x, _ in ticks]
     parts += [_seed_row(group, metric, area.x, area.top + index * row) for index, group in enumerate(known)]
     parts += [ticks_below(area, ticks), drawing.axis_names(area, named(objective), "")]

@@ -8,6 +8,7 @@ from typing import Any
 from genrec.records import FAILED, FINISHED, KILLED, RunRecord
 from genrec.report import html
 from genrec.report.html import Cell, Section, badge, element
+from genrec.report.run_config import scrub, without_secrets
 from genrec.report.scales import format_number, format_seconds
 from genrec.report.sweep_marks import Objective, describe, link_to
 from genrec.report.sweep_view import KINDS, SweepView
@@ -88,7 +89,7 @@ def failures_section(view: SweepView) -> Section | None:
         [
             number_cell(trial),
             Cell(badge(trial.state, KINDS[trial.state]), trial.state),
-            Cell(trial.run.error or "The process ended without a word.", classes="wrap"),
+            Cell(scrub(trial.run.error or "The process ended without a word.", view.secrets), classes="wrap"),
             Cell(", ".join(describe(trial, view.parameters, []).splitlines()[1:]), classes="wrap"),
         ]
         for trial in ended
@@ -104,7 +105,7 @@ def config_section(view: SweepView) -> Section | None:
     shared = common(configs)
     if not shared:
         return None
-    text = yaml.safe_dump(shared, sort_keys=False, allow_unicode=True)
+    text = scrub(yaml.safe_dump(without_secrets(shared), sort_keys=False, allow_unicode=True), view.secrets)
     body = html.details(f"config.yaml, without what differs between the {len(configs)} runs", html.code(text))
     return Section("What all runs share", body)
 

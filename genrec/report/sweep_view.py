@@ -8,6 +8,7 @@ from functools import cached_property
 
 from genrec.records import FAILED, FINISHED, KILLED, PRUNED, RUNNING, RunRecord, SweepRecord
 from genrec.report.importance import Importances, parameter_importance
+from genrec.report.run_config import secrets_of_sweep
 from genrec.report.seed_groups import SeedGroup, seed_groups
 from genrec.report.sweep_marks import Objective
 from genrec.report.trials import SEED, Parameter, Trial, best_run, read_parameters, read_trials
@@ -30,7 +31,7 @@ class SweepView:
 
     @cached_property
     def parameters(self) -> list[Parameter]:
-        return read_parameters(self.record.runs, self.record.swept)
+        return read_parameters(self.record.runs, self.record.swept, self.record.scales)
 
     @property
     def objectives(self) -> list[Objective]:
@@ -60,6 +61,11 @@ class SweepView:
     def importances(self) -> list[Importances]:
         """One per objective."""
         return [parameter_importance(self.record.runs, self.record.swept, *objective) for objective in self.objectives]
+
+    @cached_property
+    def secrets(self) -> list[str]:
+        """What may not stand on the page."""
+        return secrets_of_sweep(self.record)
 
     @property
     def only_seeds(self) -> bool:

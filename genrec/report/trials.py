@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,12 +21,14 @@ _LOG_RATIO = 8  # of the largest to the smallest value; below it a logarithmic a
 class Parameter:
     """A swept override and its value in each run, as text; None where a run has no such key.
 
-    ``numbers`` are given where every value is one; ``log`` says that they spread evenly over orders of magnitude. The
-    seed is a category: a larger seed is not more of anything.
+    ``numbers`` are given where every value is one; ``log`` says that the search was told to draw them on a log scale
+    (``scale``), or else that they spread evenly over orders of magnitude. The seed is a category: a larger seed is not
+    more of anything.
     """
 
     name: str
     values: tuple[str | None, ...]
+    scale: str | None = None
 
     @cached_property
     def numbers(self) -> tuple[float | None, ...] | None:
@@ -42,6 +44,8 @@ class Parameter:
     @cached_property
     def log(self) -> bool:
         known = np.unique([number for number in self.numbers or () if number is not None])
+        if self.scale is not None and len(known) and known[0] > 0:
+            return self.scale == "log"
         if len(known) < 2 or known[0] <= 0 or known[-1] < _LOG_RATIO * known[0]:
             return False
         linear = (known - known[0]) / (known[-1] - known[0])
@@ -120,9 +124,13 @@ def _goodness(
     return [None if value is None else min(max((value - low) / width, 0.0), 1.0) for value in signed]
 
 
-def read_parameters(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Parameter]:
-    """The parameters ``names`` over ``runs``; a value that a run did not override is the one that its config had."""
-    return [Parameter(name, tuple(value_in_effect(run, name) for run in runs)) for name in names]
+def read_parameters(
+    runs: Sequence[RunRecord], names: Sequence[str], scales: Mapping[str, str] | None = None
+) -> list[Parameter]:
+    """The parameters ``names`` over ``runs``; a value that a run did not override is the one that its config had.
+    ``scales`` tells "log" or "linear" of what was drawn from a range."""
+    known = scales or {}
+    return [Parameter(name, tuple(value_in_effect(run, name) for run in runs), known.get(name)) for name in names]
 
 
 def value_in_effect(run: RunRecord, name: str) -> str | None:

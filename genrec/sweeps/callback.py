@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ class SweepTable(Callback):
     ended: ClassVar[list[SweepRecord]] = []  # of this process, for its exit code
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._begun = time.monotonic()
         folder = Path(config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = open(folder / LOCK_FILE, "w")  # noqa: SIM115 (held until the process ends)
@@ -36,19 +38,25 @@ class SweepTable(Callback):
             log.error("Another sweep runs in %s. Wait for it, or name another folder (hydra.sweep.dir=...).", folder)
             sys.exit(1)
         path = folder / SWEEP_FILE
-        earlier: dict[str, Any] = read_json(path) if path.exists() else {}
         words = list(sys.argv[1:])
+        key = sweep_key(words)
+        earlier: dict[str, Any] = read_json(path) if path.exists() else {}
+        if earlier.get("key", key) != key:  # its runs would be overwritten, or stand in the table of this one
+            command = " ".join(earlier.get("command", []))
+            log.error("%s holds another sweep: python -m genrec.run %s", folder, command)
+            log.error("Name another folder (hydra.sweep.dir=...), or remove that one.")
+            sys.exit(1)
         record = {
             "state": RUNNING,
             "started": earlier.get("started", time.time()),
             "ended": None,
             "seconds": earlier.get("seconds", 0.0),  # of what was killed and is continued
             "command": earlier.get("command", words),
-            "key": earlier.get("key", sweep_key(words)),
+            "key": key,
             "sweeper": str(config.hydra.runtime.choices.get("hydra/sweeper") or "basic"),
             "objectives": objectives(config),
+            "scales": scales(config),
         }
-        self._begun = time.monotonic()
         write_json(path, record)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -78,6 +86,15 @@ class SweepTable(Callback):
             from genrec.sweeps.table import print_answer
 
             print_answer(record, write_sweep(record), _write_page(folder))
+
+
+def scales(config: DictConfig) -> dict[str, str]:
+    """ "log" or "linear" of what is drawn from ranges, ``tag(log, interval(1e-4, 1e-2))`` or ``interval(0, 0.5)``."""
+    words = (str(word).partition("=") for word in config.hydra.get("overrides", {}).get("task", []))
+    ranges = {str(name): str(value) for name, value in (config.hydra.get("sweeper", {}).get("params") or {}).items()}
+    ranges.update({name.lstrip("+"): value for name, _, value in words})
+    drawn = {name: value for name, value in ranges.items() if "interval(" in value or value.startswith("range(")}
+    return {name: "log" if re.match(r"tag\(\s*log\b", value) else "linear" for name, value in drawn.items()}
 
 
 def objectives(config: DictConfig) -> list[list[str]]:

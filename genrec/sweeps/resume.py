@@ -20,7 +20,8 @@ _LENGTH = ("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.sweeper.stor
 
 def sweep_key(words: Sequence[str]) -> str:
     """A fingerprint of what the words of a command line ask a sweep to do."""
-    return fingerprint(sorted(word for word in words if not word.startswith("-") and _tells(word)))
+    told = (word.lstrip("+") for word in words if not word.startswith("-") and _tells(word))  # +a.b: Hydra's business
+    return fingerprint(sorted(told))
 
 
 def _tells(word: str) -> bool:

@@ -10,21 +10,22 @@ from genrec.contracts import GenrecError
 
 _WORD = re.compile(r"^\+{0,2}seeds=(?P<value>.*)$")
 _OWN = re.compile(r"^\+{0,2}seed=(?P<value>.*)$")
-_MULTIRUN = ("-m", "--multirun")
+_SHOWS = re.compile(r"^(--cfg|--info|-c$)")  # nothing is run
+MULTIRUN = ("-m", "--multirun")
 _DEFAULT_SEED = 42
 
 
 def with_seeds(words: Sequence[str], compose: Callable[[Sequence[str]], Any] | None = None) -> list[str]:
     """The words of a command line, ``seeds=3`` spelled as a multirun over three seeds, the first the config's own.
 
-    ``seeds=[1,7]`` names them. Without such a word nothing changes. ``compose`` gives the config of overrides, or None
-    where they have none (None: Hydra's).
+    ``seeds=[1,7]`` names them. Without such a word, or where the config is only shown, nothing changes. ``compose``
+    gives the config of a command line, or None where it has none (None: ``composed``).
     """
     given = [match["value"] for word in words if (match := _WORD.match(word))]
-    if not given or given[-1] == "null":
+    if not given or given[-1] == "null" or any(_SHOWS.match(word) for word in words):
         return list(words)
     kept = [word for word in words if not _WORD.match(word)]
-    config = (compose or _composed)([word for word in kept if not word.startswith("-") and not _sweeps(word)])
+    config = (compose or composed)(kept)
     if config is not None and not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
         raise GenrecError(
             f"seeds={given[-1]} multiplies a grid, and a search proposes its trials one by one. "
@@ -34,8 +35,11 @@ def with_seeds(words: Sequence[str], compose: Callable[[Sequence[str]], Any] | N
     if own and not own[-1].isdecimal():
         raise GenrecError(f"seeds={given[-1]} and seed={own[-1]} both name seeds. Give one of them.")
     seeds = _seeds(given[-1], int(own[-1]) if own else _DEFAULT_SEED if config is None else int(config.seed))
-    flags = [] if set(kept) & set(_MULTIRUN) else ["-m"]
-    return [*flags, *(word for word in kept if not _OWN.match(word)), f"seed={','.join(map(str, seeds))}"]
+    flags = [] if set(kept) & set(MULTIRUN) else ["-m"]
+    place = next(index for index, word in enumerate(words) if _WORD.match(word))  # options may follow: --cfg job
+    before, after = ([word for word in part if not (_WORD.match(word) or _OWN.match(word))]
+                     for part in (words[:place], words[place:]))  # fmt: skip
+    return [*flags, *before, f"seed={','.join(map(str, seeds))}", *after]
 
 
 def _seeds(text: str, first: int) -> list[int]:
@@ -49,15 +53,19 @@ def _seeds(text: str, first: int) -> list[int]:
     return [int(part) for part in listed]
 
 
+def composed(words: Sequence[str]) -> Any:
+    """The config of a command line, those of its words left out that name several values; None where it has none."""
+    from hydra._internal.utils import get_args_parser
+
+    from genrec.config.command_line import Composer
+
+    args = get_args_parser().parse_args(list(words))
+    with Composer(args.config_dir, args.config_name or "config", args.config_path) as composer:
+        config = composer.try_compose([word for word in args.overrides if not _sweeps(word)])
+    return None if isinstance(config, Exception) else config
+
+
 def _sweeps(word: str) -> bool:
     """Whether a word may name several values; such a one says nothing of the seed."""
     value = word.partition("=")[2]
     return "," in value and value[:1] not in "[{'\""
-
-
-def _composed(words: Sequence[str]) -> Any:
-    from genrec.config.command_line import Composer
-
-    with Composer() as composer:
-        config = composer.try_compose(list(words))
-    return None if isinstance(config, Exception) else config

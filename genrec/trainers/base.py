@@ -452,6 +452,10 @@ class BaseTrainer:
             self._checkpoints.writes = engine.is_global_zero
             try:
                 engine.fit(self._learner)
+            except SystemExit as error:
+                if isinstance(error.__context__, KeyboardInterrupt):  # Lightning hides it behind an exit
+                    raise KeyboardInterrupt from None
+                raise
             finally:
                 self._learner.thaw()
                 if self._bar is not None:

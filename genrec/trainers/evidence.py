@@ -5,6 +5,7 @@ B users or rows of a batch, k length of the lists, T targets per user.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,7 @@ class ListEvidence:
                     "history": [_named(dataset, item) for item in history[user][-_LONGEST_SAMPLE:].tolist()],
                     "targets": [_named(dataset, item) for item in self.view.test[user].tolist()],
                     "recommended": [
-                        {**_named(dataset, item), "score": round(score, 4), "hit": item in held_out}
+                        {**_named(dataset, item), "score": _rounded(score), "hit": item in held_out}
                         for item, score in listed
                     ],
                 }
@@ -191,3 +192,8 @@ def with_baselines(table: pl.DataFrame, baselines: Mapping[str, pl.DataFrame], k
 
 def _named(dataset: Any, item: int) -> dict[str, Any]:
     return {"item_id": dataset.log.item_ids[item].item(), "title": dataset.titles[item]}
+
+
+def _rounded(score: float) -> float | None:
+    """None for what is no number, such as the scores of a run that diverged: JSON has none of those."""
+    return round(score, 4) if math.isfinite(score) else None

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import html
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,3 +140,17 @@ class TestInABrowser:
         shown = page.locator("#tip").inner_text()
         assert "recall@10" in shown
         assert re.search(r"tiger\s*\+0\.\d{4}\s+\[\+0\.\d{4} to \+0\.\d{4}\]", shown)
+
+
+def test_the_command_below_the_users_can_be_pasted(tmp_path: Path) -> None:
+    a, b = (make_user_run(tmp_path / name, hits(40, 0.5, seed), model="tiger")
+            for seed, name in enumerate(("first", "it's second")))  # fmt: skip
+    page = compare_html(compare([str(a), str(b)], Options(resamples=200)))
+    line = next(html.unescape(text) for text in re.findall(r"<code>(.*?)</code>", page) if "genrec.recommend" in text)
+    assert f"run={b}" in shlex.split(line)
+
+
+def test_segments_are_said_to_be_judged_alone_also_after_holm(tmp_path: Path) -> None:
+    a, b = (make_user_run(tmp_path / name, hits(40, 0.5, seed), model=name) for seed, name in enumerate("ab"))
+    page = compare_html(compare([str(a), str(b)], Options(resamples=200, correction="holm")))
+    assert "Each is judged alone" in page

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -23,7 +24,7 @@ from genrec.report.compare_tables import (
 )
 from genrec.report.comparison import Options, compare
 from genrec.tables import to_text
-from tests.report.tested_runs import hits, make_user_run
+from tests.report.tested_runs import hits, make_row_run, make_user_run
 
 
 def an_interval(low: float, high: float) -> Interval:
@@ -97,3 +98,12 @@ def test_the_sentence_of_equal_runs(tmp_path: Path) -> None:
     a, b = (make_user_run(tmp_path / name, hits(40, 0.5, 0), model=name) for name in "ab")
     found = compare([str(a), str(b)], Options(resamples=200))
     assert summary(found, 1) == "b and a are equal in recall@10, for every user."
+
+
+def test_an_equal_area_does_not_say_that_every_row_is_equal(tmp_path: Path) -> None:
+    labels = hits(60, 0.5, 0)
+    scores = np.random.default_rng(1).random(60)
+    a = make_row_run(tmp_path / "a", {"click": labels}, {"click": scores}, model="a")
+    b = make_row_run(tmp_path / "b", {"click": labels}, {"click": scores / 2}, model="b")
+    found = compare([str(a), str(b)], Options(resamples=200))
+    assert found.primary == "auc" and summary(found, 1) == "b and a are equal in auc."

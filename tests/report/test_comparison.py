@@ -152,3 +152,14 @@ class TestQuarters:
     def test_every_row_is_in_one_part(self, seed: int) -> None:
         values = np.random.default_rng(seed).integers(0, 6, 100)
         assert (np.sum([chosen for _, chosen in quarters(values)], axis=0) == 1).all()
+
+
+def test_a_baseline_evaluated_under_several_seeds_has_no_seeds_to_be_few(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "s")
+    for seed in (1, 2):
+        make_user_run(tmp_path / "s" / str(seed), hits(40, 0.5, seed), seed=seed,
+                      baselines={"item_knn": hits(40, 0.4, 9)})  # fmt: skip
+    found = compare([f"{tmp_path / 's'}:item_knn", str(tmp_path / "s")], Options(resamples=200))
+    assert [note for note in found.notes if "Few seeds" in note] == [
+        "Few seeds (2 of tiger) make intervals wide, for their spread is barely known."
+    ]

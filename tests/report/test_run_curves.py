@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from genrec.records import read_run
 from genrec.report.run_curves import best_epoch, curves_section, series_of
 from tests.report.page_reader import PageReader, shapes
@@ -54,3 +56,27 @@ def test_tasks_share_a_chart_and_the_rest_is_folded(tmp_path: Path) -> None:
 
 def test_one_epoch_is_no_curve(tmp_path: Path) -> None:
     assert curves_section(read_run(make_run(tmp_path / "run", epochs=ROWS[:1]))) is None
+
+
+def test_the_epoch_that_was_chosen_is_the_one_that_is_marked(tmp_path: Path) -> None:
+    rows = [{"epoch": e, "train/loss": 1.0, "val/auc": 0.6 + e / 1000} for e in (1, 2)]  # min_delta passed over 2
+    record = read_run(make_run(tmp_path / "run", epochs=rows, monitor="val/auc", best_epoch=1))
+    assert best_epoch(record) == (0.601, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("state", "chosen", "told"),
+    [
+        ("finished", 2, "The best epoch is that of the monitored metric; its weights are tested."),
+        ("finished", 0, "The weights of the last epoch are tested."),
+        ("finished", None, "The best epoch is that of the monitored metric."),
+        ("pruned", 2, "The best epoch is that of the monitored metric."),
+    ],
+)
+def test_which_weights_were_tested_is_told_where_it_is_known(
+    tmp_path: Path, state: str, chosen: int | None, told: str
+) -> None:
+    section = curves_section(
+        read_run(make_run(tmp_path / "run", epochs=ROWS, monitor="train/loss", state=state, best_epoch=chosen))
+    )
+    assert section is not None and section.note == told

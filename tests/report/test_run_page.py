@@ -169,3 +169,10 @@ def test_a_page_needs_neither_torch_nor_hydra(tmp_path: Path, folder: Path) -> N
                "print(sorted({'torch', 'hydra', 'omegaconf'} & set(sys.modules)))")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", program, str(copy)], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_run_that_was_interrupted_says_so(tmp_path: Path) -> None:
+    by_hand = make_run(tmp_path / "a", state="killed", error="Interrupted from the keyboard.")
+    page, other = (write_run_page(folder).read_text() for folder in (by_hand, make_run(tmp_path / "b", state="killed")))
+    assert "Interrupted from the keyboard. Repeat the command with resume=auto." in page
+    assert "without a word" in other and "without a word" not in page

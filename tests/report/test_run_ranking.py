@@ -13,6 +13,7 @@ from genrec.records import read_run
 from genrec.report.run_ranking import area, ranking_section, reliability, roc_curve
 from tests.report.page_reader import PageReader, shapes
 from tests.report.run_folders import make_run
+from tests.report.tested_runs import make_row_run
 from tests.report.whole_runs import make_ranking_run
 
 
@@ -95,3 +96,10 @@ def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
 
 def test_nothing_without_rows(tmp_path: Path) -> None:
     assert ranking_section(read_run(make_run(tmp_path / "run"))) is None
+
+
+def test_a_baseline_does_not_stand_in_for_predictions_that_are_no_numbers(tmp_path: Path) -> None:
+    labels = np.array([0.0, 1.0, 0.0, 1.0])
+    folder = make_row_run(tmp_path / "run", {"click": labels}, {"click": labels * np.nan},
+                          baselines={"trees": {"click": labels / 2}})  # fmt: skip
+    assert ranking_section(read_run(folder)) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,17 @@ def test_the_headline_falls_back(tmp_path: Path) -> None:
 
 def test_nothing_without_a_test(tmp_path: Path) -> None:
     assert results_section(read_run(make_run(tmp_path / "run", final={"val/recall@10": 0.1}))) is None
+
+
+def test_the_best_calibration_is_the_one_nearest_to_one(tmp_path: Path) -> None:
+    final = {"test/auc": 0.7, "test/calibration": 1.1, "baseline/base_rate/test/calibration": 0.3,
+             "baseline/base_rate/test/auc": 0.5}  # fmt: skip
+    found = results_section(read_run(make_run(tmp_path / "run", final=final)))
+    assert found is not None
+    assert re.findall(r'class="number best"[^>]*>([^<]+)', found.body) == ["0.7000", "1.1000"]
+
+
+def test_what_was_not_chosen_by_a_test_metric_is_headed_by_the_usual_one(tmp_path: Path) -> None:
+    final = {"test/recall@5": 0.1, "test/recall@10": 0.2, "test/ndcg@5": 0.05}
+    run = read_run(make_run(tmp_path / "run", final=final, monitor="train/loss"))
+    assert headline_metric(run) == ("test/recall@10", "0.2000", "")

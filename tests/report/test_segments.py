@@ -66,3 +66,10 @@ def test_shares_get_an_interval_even_where_nothing_varies() -> None:
     assert mean_interval(pl.Series([0.0] * 20))[1:] == pytest.approx((0.0, 0.1611252), abs=1e-6)
     assert all(math.isnan(value) for value in mean_interval(pl.Series([], dtype=pl.Float64)))
     assert mean_interval(pl.Series([0.3]))[1:] == (-math.inf, math.inf)
+
+
+def test_an_interval_does_not_leave_what_a_metric_can_be() -> None:
+    frame = pl.DataFrame({"length": [1, 1, 1, 2, 2, 2], "ndcg@10": [0.0, 0.0, 0.6, 1.0, 1.0, 0.4]})
+    found = segment_table(frame, "length", ["ndcg@10"])
+    assert mean_interval(frame["ndcg@10"][:3])[1] < 0 < 1 < mean_interval(frame["ndcg@10"][3:])[2]
+    assert found["low"][0] == 0.0 and found["high"][1] == 1.0

@@ -149,3 +149,10 @@ def test_costs_are_means_over_seeds_and_unknown_of_baselines(tmp_path: Path) -> 
     assert found["seconds to train"] == [10.5, 3.0, None]
     assert found["epochs"] == [None, 2, None]
     assert found["parameters"] == [1000, 1000, None]
+
+
+def test_a_sweep_over_seeds_is_named_after_its_folder_not_after_its_first_run(tmp_path: Path) -> None:
+    one = make_user_run(tmp_path / "once", hits(40, 0.5, 0), seed=1)
+    for seed in (1, 2):
+        make_user_run(tmp_path / "often" / str(seed), hits(40, 0.5, seed), seed=seed)
+    assert [side.name for side in read_sides([str(one), str(tmp_path / "often")])] == ["tiger once", "tiger often"]

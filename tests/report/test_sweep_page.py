@@ -8,6 +8,7 @@ import pytest
 
 from genrec.contracts import GenrecError
 from genrec.records import read_sweep
+from genrec.report.run_page import write_run_page
 from genrec.report.sweep_page import sweep_page, write_sweep_page
 from genrec.report.sweep_tables import common
 from tests.report.fake_sweep import MONITOR, STARTED, fake_run, fake_sweep
@@ -329,3 +330,34 @@ def test_the_command_is_copied(large, browser_page):
     page = browser_page(large, permissions=["clipboard-read", "clipboard-write"]).page
     page.locator(".code button").first.click()
     assert page.evaluate("navigator.clipboard.readText()").startswith("python -m genrec.run ")
+
+
+def test_no_secret_stands_on_the_page_of_a_sweep_or_of_its_runs(tmp_path: Path) -> None:
+    secret, address = "sk-very-secret-123", "http://me:hunter22@host/x"
+    words = {"logger.wandb.api_key": secret, "logger.mlflow.tracking_uri": address}
+    config = {"logger": {"wandb": {"api_key": secret}, "mlflow": {"tracking_uri": address}}}
+    for number, value in enumerate((0.1, 0.2)):
+        fake_run(tmp_path / str(number), {**words, "optimizer.lr": value}, value, config=config)
+    error = f"{address} refused {secret}"
+    fake_run(tmp_path / "2", {**words, "optimizer.lr": 0.3}, state="failed", config=config, error=error)
+    fake_sweep(tmp_path, command=["-m", *(f"{key}={value}" for key, value in words.items())], state="killed")
+    for page in (write_sweep_page(tmp_path), write_run_page(tmp_path / "1"), write_run_page(tmp_path / "2")):
+        text = page.read_text()
+        assert "logger.wandb.api_key" in text
+        assert secret not in text and "hunter22" not in text
+
+
+def test_a_broken_file_of_a_run_does_not_take_the_page(tmp_path: Path) -> None:
+    for number in range(2):
+        fake_run(tmp_path / str(number), {"optimizer.lr": number + 1}, 0.1 + number / 10)
+    (tmp_path / "1" / "metrics.json").write_text('{"final": {')
+    fake_sweep(tmp_path)
+    assert "run 1" in write_sweep_page(tmp_path).read_text()
+
+
+def test_links_to_runs_lead_there_whatever_their_folders_are_called(tmp_path: Path) -> None:
+    for name in ("lr:1e-3#a?b", "lr:2e-3%20 c"):
+        (fake_run(tmp_path / name, {"optimizer.lr": name}, 0.1) / "report.html").write_text("")
+    fake_sweep(tmp_path)
+    links = {link for link in Page(write_sweep_page(tmp_path).read_text()).links if link.endswith("report.html")}
+    assert links == {"lr%3A1e-3%23a%3Fb/report.html", "lr%3A2e-3%2520%20c/report.html"}

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from genrec.records import read_sweep
@@ -72,3 +74,11 @@ def test_the_interval_of_two_seeds_does_not_press_them_into_a_point(tmp_path):
 def test_settings_are_named_shortly(groups):
     assert [setting(group) for group in groups] == ["lr 1e-3", "lr 3e-3"]
     assert seeds_chart(groups, ("test/unknown", "max")) == ""
+
+
+def test_ticks_that_lie_close_together_can_be_told_apart(tmp_path):
+    for seed, value in enumerate((3.9246, 3.9255, 3.9251)):
+        fake_run(tmp_path / str(seed), {"seed": seed}, value)
+    chart = seeds_chart(seed_groups(read_sweep(fake_sweep(tmp_path))), (MONITOR, "max"))
+    ticks = re.findall(r'class="tick"[^>]*>([^<]+)', chart)
+    assert len(ticks) > 2 and len(set(ticks)) == len(ticks)

@@ -84,3 +84,11 @@ def test_goodness_runs_from_the_worst_to_the_best(tmp_path):
 )
 def test_values_that_can_be_named_one_by_one(values, few):
     assert Parameter("x", values).few == few
+
+
+def test_a_search_knows_the_scales_that_it_draws_from() -> None:
+    near_zero = ("0.01", "0.012", "0.02", "0.03", "0.33")  # as TPE draws where small values are good
+    assert Parameter("model.dropout", near_zero).log
+    assert not Parameter("model.dropout", near_zero, "linear").log
+    assert Parameter("optimizer.lr", ("0.001", "0.002"), "log").log
+    assert not Parameter("optimizer.lr", ("0", "0.002"), "log").log  # there is no place for 0

@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 
 from genrec.artifacts import is_locked, read_json, write_json, write_text
 from genrec.records import RunRecord, SweepRecord, read_run, read_sweep
-from genrec.sweeps.callback import SweepTable, best_first, objectives, sweep_columns, write_sweep
+from genrec.sweeps.callback import SweepTable, best_first, objectives, scales, sweep_columns, write_sweep
+from genrec.sweeps.resume import sweep_key
 
 
 def job(
@@ -130,6 +131,14 @@ def test_objectives_of_a_search_go_before_the_monitored_metric() -> None:
     assert objectives(config) == [["val/a", "min"]]
 
 
+def test_scales_of_ranges_are_those_of_the_search() -> None:
+    config = hydra_config(
+        Path("m"), {}, params={"optimizer.lr": "tag(log, interval(1e-4, 1e-2))", "a": "x,y", "b": "range(1,9)"}
+    )
+    config.hydra.overrides = {"task": ["model.dropout=interval(0, 0.5)", "seed=1", "b=tag(log, int(interval(1, 99)))"]}
+    assert scales(config) == {"optimizer.lr": "log", "model.dropout": "linear", "b": "log"}
+
+
 def test_table_at_the_end_prints_the_best_first_with_the_state_of_the_failed(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,10 +212,32 @@ def test_page_is_kept_up_to_date_but_not_all_the_time(sweep: Path) -> None:
     assert page.stat().st_mtime_ns >= first
 
 
-def test_continued_sweep_keeps_its_start_its_command_and_the_seconds_before(tmp_path: Path) -> None:
-    known = {"state": "running", "started": 5.0, "seconds": 60.0, "command": ["-m", "seed=1,2"], "key": "k"}
-    write_json(tmp_path / "sweep.json", known)
+def write_earlier(folder: Path, words: list[str]) -> str:
+    key = sweep_key(words)
+    write_json(
+        folder / "sweep.json", {"state": "running", "started": 5.0, "seconds": 60.0, "command": words, "key": key}
+    )
+    return key
+
+
+def test_folder_of_another_sweep_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_earlier(tmp_path, ["-m", "model.dropout=0.1,0.2"])
+    before = (tmp_path / "sweep.json").read_bytes()
+    monkeypatch.setattr("sys.argv", ["run", "-m", "seed=1,2"])
+    with pytest.raises(SystemExit) as stopped:
+        SweepTable().on_multirun_start(hydra_config(tmp_path, {"monitor": "val/loss"}))
+    assert stopped.value.code == 1 and "model.dropout=0.1,0.2" in caplog.text
+    assert (tmp_path / "sweep.json").read_bytes() == before
+
+
+def test_continued_sweep_keeps_its_start_its_command_and_the_seconds_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = write_earlier(tmp_path, ["-m", "seed=1,2"])
+    monkeypatch.setattr("sys.argv", ["run", "-m", "seed=1,2", "resume=auto"])
     run_sweep(tmp_path, {"monitor": "val/loss"})
     found = read_json(tmp_path / "sweep.json")
-    assert (found["started"], found["command"], found["key"]) == (5.0, ["-m", "seed=1,2"], "k")
+    assert (found["started"], found["command"], found["key"]) == (5.0, ["-m", "seed=1,2"], key)
     assert found["seconds"] >= 60.0

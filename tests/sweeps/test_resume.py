@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from genrec.artifacts import write_json, write_text
 from genrec.contracts import GenrecError
@@ -44,6 +45,10 @@ def test_what_is_searched_is_part_of_the_key(word: str) -> None:
     assert sweep_key([*WORDS, word]) != sweep_key(WORDS)
 
 
+def test_how_hydra_wants_a_new_key_spelled_is_no_part_of_the_key() -> None:
+    assert sweep_key(["++data.source={num_items:9}"]) == sweep_key(["data.source={num_items:9}"])
+
+
 def test_order_of_words_does_not_matter() -> None:
     assert sweep_key(["b=1", "-m", "a=2"]) == sweep_key(["a=2", "b=1", "-m"])
 
@@ -74,9 +79,32 @@ def test_named_folder_must_hold_a_sweep_of_this_command(tmp_path: Path) -> None:
 def test_words_of_a_continued_sweep_name_its_folder(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "multirun" / "s")
     words = [*WORDS, f"runs_dir={tmp_path}", "resume=auto"]
-    assert continued(words) == [*words, f"hydra.sweep.dir={folder}"]
+    assert continued(words) == [*words[:-1], f"hydra.sweep.dir='{folder}'", "resume=auto"]
+    flag_last = [*words[1:], "-m"]  # argparse wants overrides side by side
+    assert continued(flag_last) == [*flag_last[:-2], f"hydra.sweep.dir='{folder}'", "resume=auto", "-m"]
     assert continued([*WORDS, "resume=null"]) == [*WORDS, "resume=null"]
     single = ["model=gat", "resume=auto"]
     assert continued(single) == single  # a run finds its own folder
     nothing = ["-m", "model=tiger", f"runs_dir={tmp_path}", "resume=auto"]
     assert continued(nothing) == nothing
+
+
+def test_a_list_of_folders_is_no_folder() -> None:
+    with pytest.raises(GenrecError, match="resume=auto,x is no folder of a sweep"):
+        continued([*WORDS, "resume=auto,x"])
+
+
+def test_sweep_that_needs_no_flag_is_continued_as_well(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "multirun" / "s", ["sweep=random"])
+    words = ["sweep=random", f"runs_dir={tmp_path}", "resume=auto"]
+    assert f"hydra.sweep.dir='{folder}'" in continued(words)
+
+
+def test_folders_with_signs_of_hydra_s_language_are_found_and_named(tmp_path: Path) -> None:
+    root = tmp_path / "it's a, {b}"
+    folder = make_sweep(root / "multirun" / "s")
+    quoted = str(root).replace("'", "\\'")
+    found = continued([*WORDS, f"runs_dir='{quoted}'", "resume=auto"])
+    (word,) = (word for word in found if word.startswith("hydra.sweep.dir="))
+    (override,) = OverridesParser.create().parse_overrides([word])
+    assert override.value() == str(folder)

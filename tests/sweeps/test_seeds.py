@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from genrec.config.command_line import Composer
 from genrec.contracts import GenrecError
-from genrec.sweeps.seeds import with_seeds
+from genrec.sweeps.seeds import composed, with_seeds
 
 
 def config(seed: int = 42, sweeper: str = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"):
@@ -22,7 +22,10 @@ def config(seed: int = 42, sweeper: str = "hydra._internal.core_plugins.basic_sw
         (["model=tiger"], ["model=tiger"]),
         (["seeds=null", "seed=3"], ["seeds=null", "seed=3"]),
         (["model=tiger", "seeds=3"], ["-m", "model=tiger", "seed=7,8,9"]),
-        (["seeds=2", "seed=1", "model=gat"], ["-m", "model=gat", "seed=1,2"]),
+        (["seeds=2", "seed=1", "model=gat"], ["-m", "seed=1,2", "model=gat"]),
+        (["seeds=2", "--config-dir", "mine"], ["-m", "seed=7,8", "--config-dir", "mine"]),
+        (["model=gat", "seeds=2", "-m"], ["model=gat", "seed=7,8", "-m"]),  # argparse wants overrides side by side
+        (["seeds=2", "--cfg", "job"], ["seeds=2", "--cfg", "job"]),
         (["-m", "optimizer.lr=1e-3,1e-2", "seeds=[5,1]"], ["-m", "optimizer.lr=1e-3,1e-2", "seed=5,1"]),
         (["seeds=9", "seeds=[ 4 ]"], ["-m", "seed=4"]),
     ],
@@ -47,15 +50,14 @@ def test_a_search_has_one_seed() -> None:
         with_seeds(["-m", "seeds=3"], config(sweeper="genrec.sweeps.optuna_sweeper.OptunaSweeper"))
 
 
-def test_words_without_sweeps_are_composed_for_the_base_seed() -> None:
-    asked: list[Sequence[str]] = []
-
-    def compose(words: Sequence[str]):
-        asked.append(words)
-        return config()(words)
-
-    with_seeds(["-m", "optimizer.lr=1e-3,1e-2", "k_values=[1,5]", "seeds=2"], compose)
-    assert asked == [["k_values=[1,5]"]]
+def test_config_of_a_command_line_is_that_of_its_words_without_sweeps(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 5\n")
+    words = ["-m", "--config-dir", str(tmp_path), "optimizer.lr=1e-3,1e-2", "k_values=[1,5]", "experiment=mine"]
+    config = composed(words)
+    assert (config.seed, config.k_values) == (5, [1, 5])
+    assert with_seeds([*words, "seeds=2"]) == [*words, "seed=5,6"]
+    assert composed(["model=none_such"]) is None
 
 
 def test_every_job_composes() -> None:

@@ -81,6 +81,14 @@ def test_samples_name_items_and_mark_hits(cycle_dataset: Dataset) -> None:
     ]
 
 
+def test_scores_that_are_no_numbers_are_left_empty(cycle_dataset: Dataset) -> None:
+    evidence = ListEvidence(cycle_dataset.sequences, [3], num_samples=12)
+    scores = torch.tensor([[0.5, float("nan"), float("-inf")]])
+    evidence(batch_of([0]), Recommendations(torch.tensor([[1, 2, 3]]), scores), torch.tensor([[1]]))
+    (sample,) = evidence.samples(cycle_dataset)
+    assert [item["score"] for item in sample["recommended"]] == [0.5, None, None]  # JSON has neither
+
+
 def test_sampled_users_follow_the_seed(cycle_dataset: Dataset) -> None:
     def drawn(seed: int) -> list[int]:
         return ListEvidence(cycle_dataset.sequences, [1], seed=seed, num_samples=3).sampled.tolist()
