@@ -132,7 +132,7 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise GenrecError(f"{path} does not exist.") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, or no text at all
         raise GenrecError(f"{path} is not valid JSON ({error}). Delete it and run again.") from None
 
 

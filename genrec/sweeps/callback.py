@@ -15,11 +15,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from genrec.artifacts import lock, read_json, write_json, write_text
+from genrec.masking import masked, masked_words
 from genrec.records import FINISHED, LOCK_FILE, REPORT_FILE, RUNNING, SWEEP_FILE, RunRecord, SweepRecord, read_sweep
 from genrec.sweeps.resume import sweep_key
 
 log = logging.getLogger("genrec.run")
 
+_HYDRAS_FILE = "multirun.yaml"
 PAGE_SECONDS = 30.0  # between two pages of a sweep that runs
 
 
@@ -43,7 +45,7 @@ class SweepTable(Callback):
             "started": earlier.get("started", time.time()),
             "ended": None,
             "seconds": earlier.get("seconds", 0.0),  # of what was killed and is continued
-            "command": earlier.get("command", words),
+            "command": earlier.get("command", masked_words(words)),
             "key": earlier.get("key", sweep_key(words)),
             "sweeper": str(config.hydra.runtime.choices.get("hydra/sweeper") or "basic"),
             "objectives": objectives(config),
@@ -54,6 +56,12 @@ class SweepTable(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Launchers send callbacks to their workers; the lock stays here."""
         return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        from hydra.types import RunMode
+
+        if config.hydra.mode == RunMode.MULTIRUN:
+            _mask_multirun(Path(config.hydra.sweep.dir))
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         """Keeps the page up to date, for whoever watches, but not so often that it costs the runs time."""
@@ -68,6 +76,7 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
+        _mask_multirun(folder)
         path = folder / SWEEP_FILE
         state: dict[str, Any] = read_json(path) if path.exists() else {"objectives": objectives(config)}
         seconds = state.get("seconds", 0.0) + time.monotonic() - getattr(self, "_begun", time.monotonic())
@@ -78,6 +87,21 @@ class SweepTable(Callback):
             from genrec.sweeps.table import print_answer
 
             print_answer(record, write_sweep(record), _write_page(folder))
+
+
+def _mask_multirun(folder: Path) -> None:
+    """What Hydra's own sweeper has written of the command and the config, without secrets."""
+    import yaml
+
+    path = folder / _HYDRAS_FILE
+    if not path.exists():
+        return
+    written = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    shown = masked(written)
+    for words in shown.get("hydra", {}).get("overrides", {}).values():
+        words[:] = masked_words(words)
+    if shown != written:
+        write_text(path, yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
 
 
 def objectives(config: DictConfig) -> list[list[str]]:

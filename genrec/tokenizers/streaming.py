@@ -58,10 +58,13 @@ class ResidualCodec:
     def load(cls, path: Path) -> ResidualCodec:
         if not Path(path).exists():
             raise GenrecError(f"No codec at {path}. Give the codec.npz that ResidualCodec.save wrote.")
-        with np.load(path, allow_pickle=False) as archive:
-            levels = sum(name.startswith("codebook_") for name in archive.files)
-            transform = TextTransform(archive["mean"], archive["scale"], archive["directions"])
-            return cls(transform, [archive[f"codebook_{level}"] for level in range(levels)])
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                levels = sum(name.startswith("codebook_") for name in archive.files)
+                transform = TextTransform(archive["mean"], archive["scale"], archive["directions"])
+                return cls(transform, [archive[f"codebook_{level}"] for level in range(levels)])
+        except Exception as error:  # of zipfile, of NumPy, of whatever else a file may be instead
+            raise GenrecError(f"{path} is no codec ({error}). Give the codec.npz that a run wrote.") from None
 
 
 def encode_file(encode: Encode, vectors: Path, output: Path, *, chunk: int = CHUNK, column: str | None = None) -> int:

@@ -319,7 +319,7 @@ class BaseTrainer:
         state = files.read_checkpoint(Path(path))
         try:
             model.load_state_dict(state["model"] if "format" in state else state)
-        except RuntimeError as error:
+        except (RuntimeError, KeyError, TypeError, AttributeError) as error:
             raise GenrecError(f"{path} holds another model ({error}). Build the model as it was trained.") from None
         return model
 
