@@ -68,7 +68,7 @@ def secrets_of_environment() -> list[str]:
 
 
 def _longest_first(values: Iterable[str]) -> list[str]:
-    return sorted({value for value in values if value != HIDDEN}, key=len, reverse=True)
+    return sorted({value for value in values if value != HIDDEN}, key=lambda value: (-len(value), value))
 
 
 def _leaves(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-_NO_PICKLE = (
-    "--experimental-rerun reads a pickle, which can run any code. Repeat the words in the run's overrides.yaml."
-)
+_NO_PICKLE = "--experimental-rerun reads a pickle, which can run any code. Repeat the words in its overrides.yaml."
 _NEXT = "Nothing was run. `python -m genrec.run --help` lists groups and keys, `--cfg job` shows the config."
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genrec.artifacts import read_yaml
 from genrec.config.targets import VARIABLE, named_by_user, target_faults
 from genrec.contracts import GenrecError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.yaml"
 _NEEDED = ("model", "data")
+_MOST = 100_000  # values
 
 
 def recorded_config(folder: Path) -> DictConfig:
@@ -40,19 +42,13 @@ def recorded_config(folder: Path) -> DictConfig:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        values: Any = yaml.load(path.read_text(encoding="utf-8"), loader)
-    except FileNotFoundError:
-        folder = path.parent
+    if not path.exists():
+        raise GenrecError(f"{path.parent} is not a run folder: it has no {path.name}. Give a folder below outputs/.")
+    values: Any = read_yaml(path)
+    if _more_than(_MOST, values):
         raise GenrecError(
-            f"{folder} is not a run folder: it has no {path.name}. Give a folder below outputs/."
-        ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise GenrecError(f"{path} is not valid YAML ({reason}). Give the folder of another run.") from None
+            f"{path} is not the config of a run: it holds over {_MOST:,} values. Give another run folder."
+        )
     whole = isinstance(values, dict) and all(
         isinstance(values.get(key), dict) and isinstance(values[key].get("_target_"), str) for key in _NEEDED
     )
@@ -65,6 +61,17 @@ def _read(path: Path) -> dict[str, Any]:
                 "written; give another run folder."
             )
     return values
+
+
+def _more_than(count: int, value: Any) -> bool:
+    """Whether a tree has more nodes than ``count``; aliases of YAML can make it endless."""
+    waiting = [value]
+    while waiting and count > 0:
+        node = waiting.pop()
+        count -= 1
+        if isinstance(node, dict | list):
+            waiting += node.values() if isinstance(node, dict) else node
+    return bool(waiting)
 
 
 def _texts(place: str, value: Any) -> Iterator[tuple[str, str]]:

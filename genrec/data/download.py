@@ -221,6 +221,8 @@ def extract_zip(archive: Path, folder: Path) -> list[Path]:
                 _unpack(opened, member, destination)
                 written.append(destination)
             return written
+    except GenrecError:
+        raise
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error) as error:
         raise GenrecError(f"{archive} is no readable zip archive ({error}). Remove it to fetch it again.") from None
 

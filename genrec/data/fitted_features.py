@@ -161,6 +161,8 @@ class FittedFeatures:
         """Reads what ``save`` wrote."""
         try:
             return cls.from_state(read_json(path))
+        except GenrecError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise GenrecError(f"{path} holds no features of a run ({reason}). Give another run folder.") from None

@@ -78,6 +78,8 @@ def load_folder(folder: Path) -> SourceData:
     folder = Path(folder)
     path = folder / DESCRIPTION_FILE
     description = read_json(path)
+    if not isinstance(description, dict):
+        raise GenrecError(f"{path} describes no data set. Remove it to have the folder read as plain tables.")
     if description.get("format") != FORMAT_VERSION:
         raise GenrecError(
             f"{path} says format {description.get('format')!r}; this version of genrec reads {FORMAT_VERSION}. "

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from genrec.artifacts import lock, read_json, write_json, write_text
+from genrec.artifacts import lock, read_json, read_yaml, write_json, write_text
 from genrec.masking import masked, masked_words
 from genrec.records import FINISHED, LOCK_FILE, REPORT_FILE, RUNNING, SWEEP_FILE, RunRecord, SweepRecord, read_sweep
 from genrec.sweeps.resume import sweep_key
@@ -91,17 +91,15 @@ class SweepTable(Callback):
 
 def _mask_multirun(folder: Path) -> None:
     """What Hydra's own sweeper has written of the command and the config, without secrets."""
-    import yaml
-
     path = folder / _HYDRAS_FILE
     if not path.exists():
         return
-    written = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    written = read_yaml(path)
     shown = masked(written)
     for words in shown.get("hydra", {}).get("overrides", {}).values():
         words[:] = masked_words(words)
     if shown != written:
-        write_text(path, yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
+        write_text(path, OmegaConf.to_yaml(OmegaConf.create(shown)))
 
 
 def objectives(config: DictConfig) -> list[list[str]]:

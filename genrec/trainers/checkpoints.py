@@ -104,22 +104,30 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     """Why torch refused a file, without its advice to load it all the same."""
-    if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+    text = str(error).strip()
+    if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in text:
         return "it holds more than tensors and numbers and could run code, so none of it was loaded"
-    return str(error).strip().partition("\n")[0][:200].rstrip(". ") or type(error).__name__
+    if "TorchScript" in text:
+        return "it holds a program of TorchScript, which is not run"
+    first = text.partition("\n")[0][:200].rstrip(". ")
+    return first if first and "eights only" not in first else "it is damaged or no checkpoint at all"
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
     """Puts saved weights into the model, wherever it lies; those of another model are a GenrecError."""
-    state = read_checkpoint(path)
+    put_weights(read_checkpoint(path), model, path)
+
+
+def put_weights(state: Any, model: nn.Module, path: Path) -> None:
+    """Puts the weights that were read from ``path`` into the model; those of another are a GenrecError."""
     try:
         model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except (RuntimeError, TypeError, AttributeError, KeyError) as error:
         told = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = told[min(1, len(told) - 1)][:200].rstrip(". ") if told else type(error).__name__
         raise GenrecError(
-            f"{path} holds the weights of another model than {type(model).__name__} as it is configured ({reason}). "
-            "Give the checkpoint of this run."
+            f"{path} holds another model than {type(model).__name__} as it is configured ({reason}). "
+            "Give the checkpoint of this run, or build the model as it was trained."
         ) from None
 
 
