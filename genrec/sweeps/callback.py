@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from genrec.artifacts import lock, read_json, read_yaml, write_json, write_text
-from genrec.masking import masked, masked_words
+from genrec.masking import masked, masked_words, scrub, secret_values
 from genrec.records import FINISHED, LOCK_FILE, REPORT_FILE, RUNNING, SWEEP_FILE, RunRecord, SweepRecord, read_sweep
 from genrec.sweeps.resume import sweep_key
 
@@ -94,12 +94,15 @@ def _mask_multirun(folder: Path) -> None:
     path = folder / _HYDRAS_FILE
     if not path.exists():
         return
-    written = read_yaml(path)
-    shown = masked(written)
-    for words in shown.get("hydra", {}).get("overrides", {}).values():
-        words[:] = masked_words(words)
-    if shown != written:
-        write_text(path, OmegaConf.to_yaml(OmegaConf.create(shown)))
+    written: dict[str, Any] = read_yaml(path)
+    shown, words = masked(written), []
+    for kind in shown.get("hydra", {}).get("overrides", {}).values():
+        words += kind
+        kind[:] = masked_words(kind)
+    secrets = secret_values(written, words)  # Hydra joins the words to one text as well
+    text = scrub(OmegaConf.to_yaml(OmegaConf.create(shown)), secrets)
+    if text != path.read_text(encoding="utf-8"):
+        write_text(path, text)
 
 
 def objectives(config: DictConfig) -> list[list[str]]:
