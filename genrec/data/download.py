@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import http.client
@@ -223,6 +224,12 @@ def extract_zip(archive: Path, folder: Path) -> list[Path]:
             return written
     except GenrecError:
         raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a disk that is full, say; this one is a place before the file's beginning
+            raise
+        raise GenrecError(
+            f"{archive} is no readable zip archive ({error.strerror}). Remove it to fetch it again."
+        ) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error) as error:
         raise GenrecError(f"{archive} is no readable zip archive ({error}). Remove it to fetch it again.") from None
 

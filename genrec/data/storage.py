@@ -21,6 +21,7 @@ from genrec.data.interactions import (
     column_array,
     encode,
 )
+from genrec.data.tables import UNREADABLE
 
 FORMAT_VERSION = 1
 INTERACTIONS_FILE, ITEMS_FILE, USERS_FILE = "interactions.parquet", "items.parquet", "users.parquet"
@@ -113,7 +114,7 @@ def load_folder(folder: Path) -> SourceData:
 def _read(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path)
-    except (FileNotFoundError, pl.exceptions.PolarsError) as error:
+    except UNREADABLE as error:
         raise GenrecError(f"{path} is missing or unreadable ({error}). Make the folder again.") from None
 
 
