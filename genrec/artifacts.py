@@ -21,6 +21,7 @@ from genrec.contracts import GenrecError
 
 log = logging.getLogger("genrec.run")
 
+_DEEP = 5000  # signs that may open something in YAML
 _TRIES, _PAUSE = 5, 0.02  # to take a lock; seconds between
 
 
@@ -132,8 +133,29 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise GenrecError(f"{path} does not exist.") from None
-    except ValueError as error:  # no JSON, or no text at all
+    except OSError as error:
+        raise GenrecError(f"{path} cannot be read ({error.strerror or error}).") from None
+    except (ValueError, RecursionError) as error:  # no JSON, or no text at all
         raise GenrecError(f"{path} is not valid JSON ({error}). Delete it and run again.") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Reads a YAML file of plain values; a missing or broken one is a GenrecError that names it."""
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        # LibYAML is quick, but the interpreter dies of values nested too deep, where Python's own loader raises.
+        deep = sum(map(text.count, "[{-?")) > _DEEP
+        loader = yaml.SafeLoader if deep else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        return yaml.load(text, loader)
+    except FileNotFoundError:
+        raise GenrecError(f"{path} does not exist.") from None
+    except OSError as error:
+        raise GenrecError(f"{path} cannot be read ({error.strerror or error}).") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise GenrecError(f"{path} is not valid YAML ({reason}).") from None
 
 
 class Cache:

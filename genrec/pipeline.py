@@ -23,6 +23,7 @@ import genrec
 from genrec.artifacts import Cache, atomic_path, read_json, write_json
 from genrec.config import check_or_raise
 from genrec.contracts import TEST, VAL, DataSpec, GenrecError, RunContext, Task
+from genrec.masking import masked, masked_words
 from genrec.records import FINISHED, PRUNED
 from genrec.results import reset_peak_memory, write_numbers, write_page
 from genrec.run_folder import (
@@ -107,7 +108,7 @@ def execute(config: DictConfig, *, watch: Callable[[int, float], bool] | None = 
     if resumed is not None:
         remove_if_empty(Path(config.output_dir))
         config.output_dir = str(resumed)
-    folder = RunFolder(Path(config.output_dir), key)
+    folder = RunFolder(Path(config.output_dir), key, config)
     with folder.held(resumed=resumed is not None):
         folder.write_config(config)
         try:
@@ -179,7 +180,7 @@ def _execute(
     context.loggers = guard(_instantiate_all(config.logger, "logger"))
     context.callbacks = _instantiate_all(config.callbacks, "callback")
     context.watch = watch
-    plain = _plain(config)
+    plain = masked(_plain(config))
     log_environment(context.loggers, plain, environment, _run_name(folder, resume))
 
     # A data set makes the view itself, and knows titles and times besides; item vectors are not its own.
@@ -263,8 +264,9 @@ def _run_name(folder: Path, resumed: bool) -> RunName:
     if not job_of_sweep():
         return name_run(folder, resumed=resumed)
     hydra = HydraConfig.get()
-    words = list(hydra.overrides.task)
-    return name_run(folder, sweep=Path(hydra.sweep.dir), overrides=words, command=sys.argv, resumed=resumed)
+    words = masked_words(hydra.overrides.task)
+    command = masked_words(sys.argv)
+    return name_run(folder, sweep=Path(hydra.sweep.dir), overrides=words, command=command, resumed=resumed)
 
 
 def prepare(config: DictConfig, context: RunContext) -> Prepared:
@@ -382,14 +384,11 @@ def load_run(folder: Path, checkpoint: str = "best") -> LoadedRun:
     """Rebuilds data and model of a finished run; ``checkpoint`` is "best" or "final"."""
     from hydra.utils import get_class
 
-    from genrec.config import instantiate
-    from genrec.trainers.checkpoints import read_checkpoint
+    from genrec.config import instantiate, recorded_config
+    from genrec.trainers.checkpoints import load_weights
 
     folder = Path(folder)
-    config_path = folder / "config.yaml"
-    if not config_path.exists():
-        raise GenrecError(f"{folder} is not a run folder: it has no config.yaml. Give a folder below outputs/.")
-    config: Any = OmegaConf.load(config_path)
+    config = recorded_config(folder)
     dataset: Dataset = instantiate(config.data, _convert_="all")
     if get_class(config.model._target_).view == "tokens":
         ids = SemanticIds.load(folder / IDS_FILE)
@@ -414,7 +413,7 @@ def load_run(folder: Path, checkpoint: str = "best") -> LoadedRun:
     if any(True for _ in model.parameters()):
         if not weights.exists():
             raise GenrecError(f"{weights} does not exist: the run has not finished. Continue it with resume={folder}.")
-        model.load_state_dict(read_checkpoint(weights))
+        load_weights(weights, model)
     return LoadedRun(config, dataset, spec, model.eval())
 
 
@@ -431,7 +430,7 @@ def describe_environment(config: DictConfig, prepared: Prepared, hardware: Any) 
         except PackageNotFoundError:
             versions[package] = "absent"
     return {
-        "command": sys.argv,
+        "command": masked_words(sys.argv),
         "versions": versions,
         "git": git_state(),
         "host": {

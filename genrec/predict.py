@@ -69,17 +69,15 @@ class Predictor:
     @classmethod
     def load(cls, folder: Path, checkpoint: str = "best") -> Predictor:
         """The run in ``folder``; ``checkpoint`` is "best" or "final"."""
-        from omegaconf import OmegaConf
-
-        from genrec.config import instantiate
+        from genrec.config import instantiate, recorded_config
         from genrec.data.fitted_features import FittedFeatures
-        from genrec.trainers.checkpoints import read_checkpoint
+        from genrec.trainers.checkpoints import load_weights
 
         folder = Path(folder)
         check_folder(folder)
         if not (folder / FEATURES_FILE).exists():
             raise GenrecError(f"{folder} is not the run of a model of rows: it has no {FEATURES_FILE}. See recommend.")
-        config: Any = OmegaConf.load(folder / "config.yaml")
+        config = recorded_config(folder)
         features = FittedFeatures.load(folder / FEATURES_FILE)
         weights = folder / "checkpoints" / f"{checkpoint}_model.pt"
         if not weights.exists():  # of a baseline, which is fitted to the training rows again
@@ -87,7 +85,7 @@ class Predictor:
 
             return cls(config, features, load_run(folder, checkpoint).model)
         model = instantiate(config.model, _partial_=True, _convert_="all")(DataSpec(features=features.spec))
-        model.load_state_dict(read_checkpoint(weights))
+        load_weights(weights, model)
         return cls(config, features, model.eval())
 
     def __call__(self, frame: pl.DataFrame, batch_size: int = 8192) -> pl.DataFrame:

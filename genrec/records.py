@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genrec.artifacts import is_locked, read_json
+from genrec.artifacts import is_locked, read_json, read_yaml
 from genrec.contracts import GenrecError
 
 if TYPE_CHECKING:
@@ -269,14 +269,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _read_yaml(path: Path) -> Any:
-    import yaml
-
-    if not path.exists():
-        return None
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise GenrecError(f"{path} is not valid YAML ({error}).") from None
+    return read_yaml(path) if path.exists() else None
 
 
 def _read_parquet(path: Path) -> pl.DataFrame | None:

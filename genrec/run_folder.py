@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 import genrec
 from genrec.artifacts import fingerprint, is_locked, lock, read_json, remove_unfinished, write_json, write_text
 from genrec.contracts import GenrecError
+from genrec.masking import MaskingFormatter, masked, masked_words, scrub, secret_values, secrets_of_environment
 from genrec.records import (
     FAILED,
     FINISHED,
@@ -77,22 +78,28 @@ _VOLATILE_KEYS = (
     "callbacks",
     "progress",
     "data_root",
+    "allow_targets",
 )  # compute nothing
 
 
 class RunFolder:
-    """A run folder that this process holds while the block of ``held`` runs; ``run.json`` says how it ended."""
+    """A run folder that this process holds while the block of ``held`` runs; ``run.json`` says how it ended.
 
-    def __init__(self, path: Path, key: str) -> None:
+    What is secret in ``config`` and in the environment is written nowhere in it.
+    """
+
+    def __init__(self, path: Path, key: str, config: DictConfig | None = None) -> None:
         self.path = Path(path)
         self.key = key
+        plain: Any = {} if config is None else OmegaConf.to_container(config, resolve=False)
+        self.secrets = [*secret_values(plain), *secrets_of_environment()]
         self._ended = False
 
     @contextmanager
     def held(self, *, resumed: bool = False) -> Iterator[None]:
         """Two processes never write into one folder, and what genrec logs meanwhile is copied into ``run.log``."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with _locked(self.path), self._cleared(resumed), _run_log(self.path):
+        with _locked(self.path), self._cleared(resumed), _run_log(self.path, self.secrets):
             self._ended = False
             self._mark(RUNNING, pid=os.getpid(), host=socket.gethostname())
             try:
@@ -110,7 +117,7 @@ class RunFolder:
 
     def fail(self, error: BaseException) -> None:
         """Says why the run ended before its time; one that was interrupted counts as killed."""
-        text = str(error) or type(error).__name__
+        text = scrub(str(error), self.secrets) or type(error).__name__
         if isinstance(error, KeyboardInterrupt):
             self.end(KILLED, error="Interrupted from the keyboard.")
         else:
@@ -136,11 +143,13 @@ class RunFolder:
         write_json(path, {**known, "state": state, "config_key": self.key, **facts})
 
     def write_config(self, config: DictConfig) -> None:
-        """The resolved config, and the overrides that led to it; that a run is continued is no part of what it is."""
+        """The resolved config, and the overrides that led to it; secrets are left out of both, and that a run is
+        continued is no part of what it is."""
         from hydra.core.hydra_config import HydraConfig
 
-        write_text(self.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-        given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+        plain = masked(OmegaConf.to_container(config, resolve=True))
+        write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain)))
+        given = masked_words(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
         overrides = [word for word in given if word.partition("=")[0].lstrip("+") != "resume"]
         write_text(self.path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
 
@@ -260,9 +269,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _run_log(folder: Path) -> Iterator[None]:
+def _run_log(folder: Path, secrets: Sequence[str]) -> Iterator[None]:
     handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(MaskingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", secrets))
     logger = logging.getLogger("genrec")
     level = logger.level
     if not logger.isEnabledFor(logging.INFO):  # a program that uses genrec may not have set up logging at all
@@ -281,7 +290,7 @@ def note_failure(folder: Path, config: DictConfig, error: Exception) -> None:
     if (folder / STATE_FILE).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    run = RunFolder(folder, _NO_KEY)
+    run = RunFolder(folder, _NO_KEY, config)
     with suppress(OmegaConfBaseException):  # what cannot be resolved may be why it failed
         run.write_config(config)
     run.fail(error)

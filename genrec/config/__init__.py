@@ -1,6 +1,7 @@
 """The config: its typed root, its check against the signatures it names, and what the command line answers."""
 
 from genrec.config.building import instantiate
+from genrec.config.recorded import recorded_config
 from genrec.config.root import RootConfig, check, check_or_raise, compose_config, conf_dir, preflight, register_schema
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "conf_dir",
     "instantiate",
     "preflight",
+    "recorded_config",
     "register_schema",
 ]

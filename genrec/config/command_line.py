@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
+_NO_PICKLE = "--experimental-rerun reads a pickle, which can run any code. Repeat the words in its overrides.yaml."
 _NEXT = "Nothing was run. `python -m genrec.run --help` lists groups and keys, `--cfg job` shows the config."
 
 
@@ -34,14 +35,18 @@ def preflight(argv: Sequence[str]) -> int | None:
     from hydra._internal.utils import get_args_parser
 
     args = get_args_parser().parse_args(list(argv))
-    if args.hydra_help or args.shell_completion or args.info is not None or args.experimental_rerun is not None:
+    if args.experimental_rerun is not None:
+        sys.stderr.write(f"{_NO_PICKLE}\n")
+        return 2
+    if args.shell_completion:
         return None
     if args.multirun and args.cfg is not None:
         sys.stderr.write(f"--cfg shows the config of one run, and -m asks for several: leave out -m.\n{_NEXT}\n")
         return 2
+    show_only = bool(args.hydra_help or args.info is not None or args.cfg is not None)
     try:
         with Composer(args.config_dir, args.config_name or "config", args.config_path) as composer:
-            faults = command_faults(composer, args.overrides, multirun=args.multirun, show_only=args.cfg is not None)
+            faults = command_faults(composer, args.overrides, multirun=args.multirun, show_only=show_only)
     except GenrecError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -165,7 +170,7 @@ def command_faults(
     parsed, faults = _parse(composer, overrides)
     first = [alternatives(item)[0] for item in parsed]
     if show_only and not isinstance(composer.try_compose(first), Exception):
-        return faults
+        return faults + _shown_dangers(composer, first)
     base = Diagnosis(composer, first).base()
     swept = [item for item in parsed if item.is_sweep_override()]
     if not _is_multirun(base, multirun):
@@ -185,6 +190,15 @@ def command_faults(
         whole = composer.try_compose(jobs[0])
         faults += [_hydra_fault(whole)] if isinstance(whole, Exception) else []
     return list(dict.fromkeys(faults))
+
+
+def _shown_dangers(composer: Composer, overrides: Sequence[str]) -> list[Fault]:
+    """Hydra sets up its logging before it shows a config."""
+    from genrec.config.plain import PlainConfig
+    from genrec.config.targets import hydra_faults, named_by_user
+
+    whole: Any = composer.try_compose(overrides)
+    return list(hydra_faults(PlainConfig(whole.hydra).values, named_by_user(whole)))
 
 
 def _parse(composer: Composer, overrides: Sequence[str]) -> tuple[list[Override], list[Fault]]:
@@ -255,6 +269,7 @@ class Diagnosis:
         assert isinstance(config, DictConfig)
         for item in self.values:
             self._apply(config, item)
+        self.found += _dangers(base, config)
         known = {fault.key for fault in self.found}
         return [*self.found, *(fault for fault in check(config, self.groups) if fault.key not in known)]
 
@@ -309,6 +324,7 @@ class Diagnosis:
     def _unknown(self, config: Any, item: Override) -> Fault | None:
         """The fault of naming a key that is not there; None where it is, or where ``check`` will say it better."""
         from genrec.config.signatures import TargetNotFoundError, nearest, read_signature
+        from genrec.config.targets import named_by_user, refusal
 
         node: Any = config
         parts = item.key_or_group.split(".")
@@ -333,6 +349,8 @@ class Diagnosis:
                 names = [name for name in _names(node) if name != "_target_"]
                 given = given_value(item) if place == item.key_or_group else None
                 return Fault(place, "no such key", given, nearest(part, names), f"Known: {', '.join(names)}.")
+            if refusal(target, named_by_user(config)) is not None:
+                return None
             try:
                 signature = read_signature(target)
             except TargetNotFoundError:
@@ -340,6 +358,20 @@ class Diagnosis:
             if part in signature.parameters or (signature.open and not nearest(part, signature.parameters)):
                 return Fault(place, f"the config does not list it; {signature.name} takes it: write +{item.input_line}")
         return None
+
+
+def _dangers(base: DictConfig, config: DictConfig) -> list[Fault]:
+    """What Hydra would run before the run itself is checked, and files that would widen what a config may run.
+
+    ``base`` is composed of files alone, the node ``hydra`` aside; ``config`` has the values of the command line.
+    """
+    from genrec.config.plain import PlainConfig
+    from genrec.config.targets import VARIABLE, hydra_faults, named_by_user
+
+    if base.get("allow_targets"):
+        text = f"only you may say it, on the command line or in the environment ({VARIABLE}), and a file does"
+        return [Fault("allow_targets", text, str(list(base.allow_targets)))]
+    return list(hydra_faults(PlainConfig(base.hydra).values, named_by_user(config)))
 
 
 def _is_missing(node: Any, name: str) -> bool:

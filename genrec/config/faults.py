@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from genrec.masking import HIDDEN, is_secret, scrub
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -17,7 +19,8 @@ class Fault:
     allowed: str = ""
 
     def __str__(self) -> str:
-        head = self.key if self.given is None else f"{self.key}={self.given}"
+        given = HIDDEN if is_secret(self.key) else scrub(str(self.given))
+        head = self.key if self.given is None else f"{self.key}={given}"
         hint = f" Did you mean {self.nearest}?" if self.nearest else ""
         allowed = f" {self.allowed}" if self.allowed else ""
         return f"{head}: {self.problem}.{hint}{allowed}"

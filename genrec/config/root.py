@@ -52,6 +52,7 @@ class RootConfig:
     data_root: str = "data"
     cache_dir: str = "outputs/cache"
     resume: str | None = None
+    allow_targets: list[str] = field(default_factory=list)
     progress: bool = True
 
 
@@ -123,10 +124,12 @@ def check_or_raise(config: DictConfig) -> None:
 def check(config: DictConfig, groups: Iterable[str] = ()) -> list[Fault]:
     """All faults of a composed config. ``groups`` are extra keys allowed at the root (a user's own config groups)."""
     from genrec.config.plain import PlainConfig
+    from genrec.config.targets import named_by_user, target_faults
 
     plain = PlainConfig(config)
-    faults = [*plain.faults, *_check_root(plain.values, set(groups))]
-    checker = _Checker(plain.interpolations, {fault.key for fault in faults})
+    allowed = named_by_user(config)
+    faults = [*plain.faults, *target_faults("", plain.values, allowed), *_check_root(plain.values, set(groups))]
+    checker = _Checker(plain.interpolations, {fault.key for fault in faults}, allowed)
     for key, value in plain.values.items():
         if key != "hydra":
             faults += checker.node(key, value, curried=key == "model" or key.startswith("baselines"))
@@ -135,9 +138,9 @@ def check(config: DictConfig, groups: Iterable[str] = ()) -> list[Fault]:
     return list(dict.fromkeys(faults))
 
 
-def node_faults(place: str, node: dict[str, Any]) -> Iterator[Fault]:
+def node_faults(place: str, node: dict[str, Any], allowed: Sequence[str] = ()) -> Iterator[Fault]:
     """Faults of one node with a ``_target_``, and of the nodes in it, outside of the root."""
-    return _Checker({}, set()).node(place, node)
+    return _Checker({}, set(), allowed).node(place, node)
 
 
 def _check_root(values: dict[str, Any], groups: set[str]) -> Iterator[Fault]:
@@ -161,9 +164,10 @@ def _check_root(values: dict[str, Any], groups: set[str]) -> Iterator[Fault]:
 class _Checker:
     """Walks a config; what a key interpolates is judged where it comes from, unless only the type here refuses it."""
 
-    def __init__(self, interpolations: dict[str, str], already: set[str]) -> None:
+    def __init__(self, interpolations: dict[str, str], already: set[str], allowed: Sequence[str]) -> None:
         self.interpolations = interpolations
         self.already = already
+        self.allowed = tuple(allowed)
 
     def node(self, path: str, value: Any, *, curried: bool = False) -> Iterator[Fault]:
         """Faults of everything below ``path``; a curried node gets its first arguments later."""
@@ -182,8 +186,11 @@ class _Checker:
     def _target(self, path: str, value: dict[str, Any], curried: bool) -> Iterator[Fault]:
         from genrec.config.ranges import optimizer_faults
         from genrec.config.signatures import TargetNotFoundError, read_signature
+        from genrec.config.targets import refusal
 
         target = value["_target_"]
+        if refusal(target, self.allowed) is not None:  # told of already, and reading its signature might import it
+            return
         try:
             signature = read_signature(target)
         except TargetNotFoundError as error:

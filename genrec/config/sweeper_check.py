@@ -127,8 +127,10 @@ def _is_installed(name: str) -> bool:
 def search_faults(options: Mapping[str, Any], config: DictConfig) -> list[Fault]:
     """What is wrong with the options of a search, its space aside."""
     from genrec.config.root import node_faults
+    from genrec.config.targets import named_by_user
 
-    faults = [fault for fault in node_faults(_PLACE, dict(options)) if fault.key.count(".") > 1]
+    found = node_faults(_PLACE, dict(options), named_by_user(config))
+    faults = [fault for fault in found if fault.key.count(".") > 1]
     if faults:
         return faults
     objectives, directions = options.get("objectives") or [], options.get("directions")

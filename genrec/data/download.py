@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import http.client
@@ -10,11 +11,13 @@ import logging
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -31,6 +34,7 @@ logger = logging.getLogger("genrec.data")
 _CHUNK = 1 << 18
 _USER_AGENT = "genrec (research data download)"
 _MAX_UNPACKED = 16 * 2**30
+_MAX_GROWTH, _UNSUSPICIOUS = 100, 2**30  # tables shrink to a tenth, not to a hundredth; small ones harm nobody
 
 
 def missing_files(path: Path, looked_for: str, *, download: bool) -> GenrecError:
@@ -203,8 +207,8 @@ def _bar(name: str, total: int | None, begin: int, enabled: bool) -> Iterator[An
 def extract_zip(archive: Path, folder: Path) -> list[Path]:
     """Unpacks an archive into ``folder``, its single top folder left out; returns the files.
 
-    Members that would leave the folder (absolute, ``..``), links, and archives of more than 16 GiB are refused before
-    anything is written.
+    Members that would leave the folder (absolute, ``..``), links and devices, and archives that grow beyond 16 GiB or
+    more than a hundredfold are refused before anything is written.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -218,17 +222,31 @@ def extract_zip(archive: Path, folder: Path) -> list[Path]:
                 _unpack(opened, member, destination)
                 written.append(destination)
             return written
-    except zipfile.BadZipFile as error:
+    except GenrecError:
+        raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a disk that is full, say; this one is a place before the file's beginning
+            raise
+        raise GenrecError(
+            f"{archive} is no readable zip archive ({error.strerror}). Remove it to fetch it again."
+        ) from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error) as error:
         raise GenrecError(f"{archive} is no readable zip archive ({error}). Remove it to fetch it again.") from None
 
 
 def _safe_targets(members: list[zipfile.ZipInfo], archive: Path) -> list[PurePosixPath]:
-    if sum(member.file_size for member in members) > _MAX_UNPACKED:
+    size = sum(member.file_size for member in members)  # and no member gives more than it says
+    if size > _MAX_UNPACKED:
         raise GenrecError(f"{archive} would unpack to more than 16 GiB; refused.")
+    if size > max(_UNSUSPICIOUS, _MAX_GROWTH * archive.stat().st_size):
+        raise GenrecError(f"{archive} would unpack to {size:,} bytes, over {_MAX_GROWTH} times its own size; refused.")
+    if not members:
+        raise GenrecError(f"{archive} holds no files; refused.")
     paths = [PurePosixPath(member.filename) for member in members]
     for member, path in zip(members, paths, strict=True):
-        outside = path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in path.parts[0]
-        if outside or stat.S_ISLNK(member.external_attr >> 16):
+        unnamed = not path.parts or path.is_absolute() or ".." in path.parts
+        outside = unnamed or "\\" in member.filename or ":" in path.parts[0]
+        if outside or stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
             raise GenrecError(
                 f"{archive} holds {member.filename!r}, which would be written outside its folder; refused."
             )

@@ -159,7 +159,13 @@ class FittedFeatures:
     @classmethod
     def load(cls, path: Path) -> FittedFeatures:
         """Reads what ``save`` wrote."""
-        return cls.from_state(read_json(path))
+        try:
+            return cls.from_state(read_json(path))
+        except GenrecError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise GenrecError(f"{path} holds no features of a run ({reason}). Give another run folder.") from None
 
 
 def group_codes(values: pl.Series, first_row: int = 0) -> np.ndarray:

@@ -21,6 +21,7 @@ from genrec.data.interactions import (
     column_array,
     encode,
 )
+from genrec.data.tables import UNREADABLE
 
 FORMAT_VERSION = 1
 INTERACTIONS_FILE, ITEMS_FILE, USERS_FILE = "interactions.parquet", "items.parquet", "users.parquet"
@@ -78,6 +79,8 @@ def load_folder(folder: Path) -> SourceData:
     folder = Path(folder)
     path = folder / DESCRIPTION_FILE
     description = read_json(path)
+    if not isinstance(description, dict):
+        raise GenrecError(f"{path} describes no data set. Remove it to have the folder read as plain tables.")
     if description.get("format") != FORMAT_VERSION:
         raise GenrecError(
             f"{path} says format {description.get('format')!r}; this version of genrec reads {FORMAT_VERSION}. "
@@ -111,7 +114,7 @@ def load_folder(folder: Path) -> SourceData:
 def _read(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path)
-    except (FileNotFoundError, pl.exceptions.PolarsError) as error:
+    except UNREADABLE as error:
         raise GenrecError(f"{path} is missing or unreadable ({error}). Make the folder again.") from None
 
 

@@ -129,7 +129,9 @@ class TableDataset:
                 return loaded
         fitted, state = FittedFeatures.load(folder / "features.json"), read_json(folder / "summary.json")
         rows = mapped_rows(folder, len(fitted.sequences), fitted.group is not None)
-        return LoadedTable(fitted, rows, np.load(folder / "parts.npy"), state["content"], Summary.from_state(state))
+        return LoadedTable(
+            fitted, rows, np.load(folder / "parts.npy", allow_pickle=False), state["content"], Summary.from_state(state)
+        )
 
     def _load(self, table: RawTable, folder: Path | None) -> LoadedTable:
         self._check_columns(list(table.schema))

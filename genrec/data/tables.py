@@ -41,6 +41,10 @@ _ALIASES = {
 }
 
 
+# What polars raises for a broken Parquet file; a panic is no Exception, and comes of files that somebody damaged.
+UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, OverflowError)
+
+
 def table_suffix(path: Path) -> str:
     """The format suffix of a table file in lower case, a final ``.gz`` left out: ``ratings.CSV.gz`` gives ``.csv``."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -179,7 +183,7 @@ def _read_parquet(path: Path) -> pl.DataFrame:
         return pl.read_parquet(io.BytesIO(read_bytes(path)) if path.suffix.lower() == ".gz" else path)
     except FileNotFoundError:
         raise GenrecError(f"{path} does not exist.") from None
-    except pl.exceptions.PolarsError as error:
+    except UNREADABLE as error:
         raise GenrecError(f"{path} is not a readable Parquet file: {error}") from None
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import WandbLogger
 
 from genrec.loggers.published import ARTIFACTS, PublishedRun, RunName
+from genrec.masking import masked_words
 
 log = logging.getLogger("genrec.trainers")
 
@@ -67,7 +70,8 @@ class Wandb(WandbLogger):
     def experiment(self) -> Any:
         """The run of W&B, begun when first asked for."""
         if self._experiment is None:
-            self._experiment = self._start()
+            with _masked_command():
+                self._experiment = self._start()
             self._experiment.define_metric(_STEP)
             self._experiment.define_metric("*", step_metric=_STEP, step_sync=True)
         return self._experiment
@@ -125,6 +129,17 @@ class Wandb(WandbLogger):
         """Ends the run of W&B, so that the next run of a sweep is one of its own."""
         if self._experiment is not None:
             self._experiment.finish(exit_code=0 if status == "success" else 1)
+
+
+@contextmanager
+def _masked_command() -> Iterator[None]:
+    """W&B notes the command line of the process; secrets in it are none of its business."""
+    words = sys.argv
+    sys.argv = masked_words(words)
+    try:
+        yield
+    finally:
+        sys.argv = words
 
 
 def _earlier_id(folder: Path) -> str | None:

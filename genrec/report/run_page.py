@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec.artifacts import write_text
+from genrec.masking import masked_words, scrub
 from genrec.records import (
     FAILED,
     FINISHED,
@@ -41,7 +42,7 @@ from genrec.report.html import (
     tiles,
 )
 from genrec.report.run_codebooks import codebook_section
-from genrec.report.run_config import config_section, masked_words, scrub, secrets_of
+from genrec.report.run_config import config_section, secrets_of
 from genrec.report.run_curves import best_epoch, curves_section
 from genrec.report.run_ranking import ranking_section
 from genrec.report.run_results import headline_metric, results_section

@@ -10,12 +10,12 @@ from importlib import resources
 from pathlib import Path
 
 from genrec.artifacts import write_text
+from genrec.masking import scrub
 from genrec.records import FINISHED, KILLED, PRUNED, REPORT_FILE, RUNNING, RunRecord, SweepRecord, read_sweep
 from genrec.report import html, sweep_charts, sweep_marks, sweep_summaries
 from genrec.report.command_lines import best_command, resume_command, run_command, sweep_command
 from genrec.report.html import Cell, Markup, Section, badge, element, join
 from genrec.report.importance import Importances
-from genrec.report.run_config import scrub
 from genrec.report.scales import format_number, format_seconds
 from genrec.report.seed_groups import SeedGroup
 from genrec.report.selection import mended

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from genrec.masking import masked, scrub
 from genrec.records import FAILED, FINISHED, KILLED, RunRecord
 from genrec.report import html
 from genrec.report.html import Cell, Section, badge, element
-from genrec.report.run_config import scrub, without_secrets
 from genrec.report.scales import format_number, format_seconds
 from genrec.report.sweep_marks import Objective, describe, link_to
 from genrec.report.sweep_view import KINDS, SweepView
@@ -105,7 +105,7 @@ def config_section(view: SweepView) -> Section | None:
     shared = common(configs)
     if not shared:
         return None
-    text = scrub(yaml.safe_dump(without_secrets(shared), sort_keys=False, allow_unicode=True), view.secrets)
+    text = scrub(yaml.safe_dump(masked(shared), sort_keys=False, allow_unicode=True), view.secrets)
     body = html.details(f"config.yaml, without what differs between the {len(configs)} runs", html.code(text))
     return Section("What all runs share", body)
 

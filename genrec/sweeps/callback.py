@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from genrec.artifacts import lock, read_json, write_json, write_text
+from genrec.artifacts import lock, read_json, read_yaml, write_json, write_text
+from genrec.masking import masked, masked_words, scrub, secret_values
 from genrec.records import FINISHED, LOCK_FILE, REPORT_FILE, RUNNING, SWEEP_FILE, RunRecord, SweepRecord, read_sweep
 from genrec.sweeps.resume import sweep_key
 
 log = logging.getLogger("genrec.run")
 
+_HYDRAS_FILE = "multirun.yaml"
 PAGE_SECONDS = 30.0  # between two pages of a sweep that runs
 
 
@@ -51,7 +53,7 @@ class SweepTable(Callback):
             "started": earlier.get("started", time.time()),
             "ended": None,
             "seconds": earlier.get("seconds", 0.0),  # of what was killed and is continued
-            "command": earlier.get("command", words),
+            "command": earlier.get("command", masked_words(words)),
             "key": key,
             "sweeper": str(config.hydra.runtime.choices.get("hydra/sweeper") or "basic"),
             "objectives": objectives(config),
@@ -62,6 +64,12 @@ class SweepTable(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Launchers send callbacks to their workers; the lock stays here."""
         return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        from hydra.types import RunMode
+
+        if config.hydra.mode == RunMode.MULTIRUN:
+            _mask_multirun(Path(config.hydra.sweep.dir))
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         """Keeps the page up to date, for whoever watches, but not so often that it costs the runs time."""
@@ -76,6 +84,7 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
+        _mask_multirun(folder)
         path = folder / SWEEP_FILE
         state: dict[str, Any] = read_json(path) if path.exists() else {"objectives": objectives(config)}
         seconds = state.get("seconds", 0.0) + time.monotonic() - getattr(self, "_begun", time.monotonic())
@@ -95,6 +104,22 @@ def scales(config: DictConfig) -> dict[str, str]:
     ranges.update({name.lstrip("+"): value for name, _, value in words})
     drawn = {name: value for name, value in ranges.items() if "interval(" in value or value.startswith("range(")}
     return {name: "log" if re.match(r"tag\(\s*log\b", value) else "linear" for name, value in drawn.items()}
+
+
+def _mask_multirun(folder: Path) -> None:
+    """What Hydra's own sweeper has written of the command and the config, without secrets."""
+    path = folder / _HYDRAS_FILE
+    if not path.exists():
+        return
+    written: dict[str, Any] = read_yaml(path)
+    shown, words = masked(written), []
+    for kind in shown.get("hydra", {}).get("overrides", {}).values():
+        words += kind
+        kind[:] = masked_words(kind)
+    secrets = secret_values(written, words)  # Hydra joins the words to one text as well
+    text = scrub(OmegaConf.to_yaml(OmegaConf.create(shown)), secrets)
+    if text != path.read_text(encoding="utf-8"):
+        write_text(path, text)
 
 
 def objectives(config: DictConfig) -> list[list[str]]:

@@ -62,8 +62,7 @@ class TrialWatch:
         return bool(self._trial.should_prune())
 
     def _connect(self) -> tuple[Any, int]:
-        from hydra.utils import instantiate
-
+        from genrec.config import instantiate
         from genrec.sweeps.storage import load_optuna, open_storage
 
         optuna = load_optuna()

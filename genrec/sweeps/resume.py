@@ -13,7 +13,7 @@ from genrec.records import FINISHED, LOCK_FILE, SWEEP_FILE
 log = logging.getLogger("genrec.run")
 
 # What may be said otherwise when a sweep is continued: where and how it is watched, and how long it goes on.
-_MAY_DIFFER = ("hydra.", "resume", "runs_dir", "cache_dir", "logger", "callbacks", "progress")
+_MAY_DIFFER = ("hydra.", "resume", "runs_dir", "cache_dir", "logger", "callbacks", "progress", "allow_targets")
 _STAYS = ("hydra.sweeper.",)
 _LENGTH = ("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.sweeper.storage")
 

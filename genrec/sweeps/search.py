@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genrec.contracts import GenrecError
+from genrec.masking import scrub
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -93,7 +94,7 @@ class Search:
             known = study.user_attrs.get(name)
             if study.trials and name != PRUNER and known != value:
                 raise GenrecError(
-                    f"Study {self.options.study_name} in {self.address} is about another search: its {name} was "
+                    f"Study {self.options.study_name} in {scrub(self.address)} is about another search: its {name} was "
                     f"{known}, and now it is {value}. Name another hydra.sweeper.study_name, or another storage."
                 )
             study.set_user_attr(name, value)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genrec.contracts import GenrecError
+from genrec.masking import scrub
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -40,6 +41,6 @@ def open_storage(url: str) -> BaseStorage:
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
     except Exception as error:  # of SQLAlchemy, of a driver that is not installed, of a server
-        reason = str(error).splitlines()[0]
+        reason = scrub(str(error).splitlines()[0])
         known = "Give sqlite:///FILE, journal:FILE, an address of SQLAlchemy, or null."
-        raise GenrecError(f"hydra.sweeper.storage={url} cannot be opened: {reason}. {known}") from error
+        raise GenrecError(f"hydra.sweeper.storage={scrub(url)} cannot be opened: {reason}. {known}") from error

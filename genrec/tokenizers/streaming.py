@@ -58,10 +58,13 @@ class ResidualCodec:
     def load(cls, path: Path) -> ResidualCodec:
         if not Path(path).exists():
             raise GenrecError(f"No codec at {path}. Give the codec.npz that ResidualCodec.save wrote.")
-        with np.load(path, allow_pickle=False) as archive:
-            levels = sum(name.startswith("codebook_") for name in archive.files)
-            transform = TextTransform(archive["mean"], archive["scale"], archive["directions"])
-            return cls(transform, [archive[f"codebook_{level}"] for level in range(levels)])
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                levels = sum(name.startswith("codebook_") for name in archive.files)
+                transform = TextTransform(archive["mean"], archive["scale"], archive["directions"])
+                return cls(transform, [archive[f"codebook_{level}"] for level in range(levels)])
+        except Exception as error:  # of zipfile, of NumPy, of whatever else a file may be instead
+            raise GenrecError(f"{path} is no codec ({error}). Give the codec.npz that a run wrote.") from None
 
 
 def encode_file(encode: Encode, vectors: Path, output: Path, *, chunk: int = CHUNK, column: str | None = None) -> int:
@@ -100,12 +103,16 @@ def encode_with(model: torch.nn.Module) -> Encode:
 
 def read_chunks(path: Path, *, chunk: int = CHUNK, column: str | None = None) -> Iterator[np.ndarray]:
     """The rows of a vector file as (n, D) float32, ``chunk`` at a time; read, not mapped, so none of it stays."""
-    if path.suffix == ".npy":
-        yield from _read_npy(path, chunk)
-    elif path.suffix == ".parquet":
-        yield from _read_parquet(path, chunk, column)
-    else:
+    if path.suffix not in (".npy", ".parquet"):
         raise GenrecError(f"{path} must end in .npy or .parquet; other formats cannot be read piece by piece.")
+    parts = _read_npy(path, chunk) if path.suffix == ".npy" else _read_parquet(path, chunk, column)
+    try:
+        yield from parts
+    except GenrecError:
+        raise
+    except Exception as error:  # of NumPy, of polars, of whatever else a file may be instead
+        reason = str(error).partition("\n")[0]
+        raise GenrecError(f"{path} could not be read as item vectors ({reason}). Encode the items again.") from None
 
 
 def _read_npy(path: Path, chunk: int) -> Iterator[np.ndarray]:

@@ -317,10 +317,7 @@ class BaseTrainer:
         if model is None:
             raise GenrecError("There is no model to load into: call fit first, or give model=.")
         state = files.read_checkpoint(Path(path))
-        try:
-            model.load_state_dict(state["model"] if "format" in state else state)
-        except RuntimeError as error:
-            raise GenrecError(f"{path} holds another model ({error}). Build the model as it was trained.") from None
+        files.put_weights(state.get("model") if "format" in state else state, model, Path(path))
         return model
 
     def train_model(self, model: nn.Module, data: Any, context: RunContext | None = None) -> nn.Module:

@@ -7,7 +7,9 @@ them.
 
 from __future__ import annotations
 
+import pickle
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ class CheckpointFolder:
 
     def load_weights(self, name: str, model: nn.Module) -> None:
         """Puts saved weights into the model, wherever it lies."""
-        model.load_state_dict(read_checkpoint(self.path / name))
+        load_weights(self.path / name, model)
 
     def epoch_name(self, epoch: int) -> str:
         return f"checkpoint_epoch_{epoch:04d}.pt"
@@ -76,17 +78,57 @@ class CheckpointFolder:
             raise GenrecError(
                 f"{self.path / LAST} was written by another version of genrec. Start again without resume."
             )
+        if not isinstance(state.get("model"), dict) or not isinstance(state.get("identity"), dict):
+            raise GenrecError(f"{self.path / LAST} holds no state of a run. Start again without resume.")
         return state
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Loads a checkpoint to the CPU without running code from it; a missing or broken file is a GenrecError."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of formats that are refused below
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise GenrecError(f"{path} does not exist. Train first, or name another run folder.") from None
     except Exception as error:
-        raise GenrecError(f"{path} cannot be read as a checkpoint ({error}). Delete it and run again.") from error
+        raise GenrecError(
+            f"{path} cannot be read as a checkpoint ({_reason(error)}). Delete it and run again."
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise GenrecError(
+            f"{path} cannot be read as a checkpoint (it holds no table of names). Delete it and run again."
+        )
+    return state
+
+
+def _reason(error: Exception) -> str:
+    """Why torch refused a file, without its advice to load it all the same."""
+    text = str(error).strip()
+    if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in text:
+        return "it holds more than tensors and numbers and could run code, so none of it was loaded"
+    if "TorchScript" in text:
+        return "it holds a program of TorchScript, which is not run"
+    first = text.partition("\n")[0][:200].rstrip(". ")
+    return first if first and "eights only" not in first else "it is damaged or no checkpoint at all"
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Puts saved weights into the model, wherever it lies; those of another model are a GenrecError."""
+    put_weights(read_checkpoint(path), model, path)
+
+
+def put_weights(state: Any, model: nn.Module, path: Path) -> None:
+    """Puts the weights that were read from ``path`` into the model; those of another are a GenrecError."""
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError, KeyError) as error:
+        told = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = told[min(1, len(told) - 1)][:200].rstrip(". ") if told else type(error).__name__
+        raise GenrecError(
+            f"{path} holds another model than {type(model).__name__} as it is configured ({reason}). "
+            "Give the checkpoint of this run, or build the model as it was trained."
+        ) from None
 
 
 def write_checkpoint(path: Path, value: dict[str, Any]) -> Path:

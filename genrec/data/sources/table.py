@@ -13,7 +13,7 @@ from genrec.annotations import Count, check_arguments
 from genrec.contracts import GenrecError
 from genrec.data.download import missing_files
 from genrec.data.raw_table import CHUNK_ROWS
-from genrec.data.tables import SUFFIXES, map_columns, read_table, table_suffix
+from genrec.data.tables import SUFFIXES, UNREADABLE, map_columns, read_table, table_suffix
 
 
 class TableSource:
@@ -95,12 +95,12 @@ class TableSource:
 
     @cached_property
     def _counts(self) -> list[int]:
-        return [_scan(path).select(pl.len()).collect().item() for path in self.files]
+        return [_collected(_scan(path).select(pl.len()), path).item() for path in self.files]
 
     @cached_property
     def schema(self) -> dict[str, Any]:
         """Type of every column of streamed files."""
-        heads = [self._named(_scan(path).head(0).collect(), path) for path in self.files]
+        heads = [self._named(_collected(_scan(path).head(0), path), path) for path in self.files]
         return dict(self._joined(heads).schema)
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
@@ -121,7 +121,8 @@ class TableSource:
                 wanted = [mapping.get(name, name) for name in columns if name != self.file_column]
                 scan = scan.select(wanted or pl.first())
             for begin in range(0, max(total, 1), self.chunk_rows):  # of a file without rows the columns
-                frame = self._named(scan.slice(begin, self.chunk_rows).collect(), path, partial=columns is not None)
+                piece = _collected(scan.slice(begin, self.chunk_rows), path)
+                frame = self._named(piece, path, partial=columns is not None)
                 frame = frame if columns is None else frame.select(columns)
                 yield frame.cast({name: self.schema[name] for name in frame.columns})  # files differ: int32 and int64
 
@@ -162,11 +163,19 @@ class TableSource:
         )
 
 
+def _collected(scan: pl.LazyFrame, path: Path) -> pl.DataFrame:
+    try:
+        return scan.collect()
+    except UNREADABLE as error:
+        reason = str(error).partition("\n")[0]
+        raise GenrecError(f"{path} is not a readable Parquet file: {reason}") from None
+
+
 def _scan(path: Path) -> pl.LazyFrame:
     """A Parquet file of which nothing but its metadata is read yet."""
     scan = pl.scan_parquet(path)
     try:
         scan.collect_schema()
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except UNREADABLE as error:
         raise GenrecError(f"{path} is not a readable Parquet file: {error}") from None
     return scan
