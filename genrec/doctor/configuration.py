@@ -18,6 +18,7 @@ EXTRAS = {
     "genrec.data.encoders.sentence_transformer.SentenceTransformerEncoder": "text",
     "genrec.loggers.mlflow.MLflow": "mlflow",
 }
+_SMALLER = "Make the model smaller (model.embedding_dim=...), or its optimizer lighter: optimizer=sgd"
 _HELP = "See what there is: python -m genrec.run --help"
 
 
@@ -153,17 +154,20 @@ def check_size(_: Places, subject: Subject) -> Iterator[Finding]:
     except GenrecError as error:
         yield refused("size", error)
         return
+    except (RuntimeError, MemoryError) as error:
+        told = one_line(str(error).partition("\n")[0])
+        yield problem("memory of training", f"the model cannot be built here: {told}", _SMALLER)
+        return
     known = "" if subject.dataset is not None else " without what grows with the data: these were not read"
     yield ok("parameters", f"{size.parameters:,}{known}")
     free = free_memory(subject.composed)
     parts = {"weights": size.weights, "gradients": size.gradients, "optimizer": size.state}
     found = ", ".join(f"{name} {format_bytes(value)}" for name, value in parts.items())
     found += f"; {format_bytes(free)} free, and batches come on top" if free is not None else "; batches come on top"
-    remedy = "Make the model smaller (model.embedding_dim=...), or its optimizer lighter: optimizer=sgd"
     if free is not None and size.total > free:
-        yield problem("memory of training", found, remedy)
+        yield problem("memory of training", found, _SMALLER)
     elif free is not None and size.total > free / 2:
-        yield warning("memory of training", found, remedy)
+        yield warning("memory of training", found, _SMALLER)
     else:
         yield ok("memory of training", found)
 

@@ -147,6 +147,11 @@ def test_memory_that_does_not_suffice_is_told(monkeypatch: pytest.MonkeyPatch, f
     assert finding.state == state, finding
 
 
+def test_a_model_that_no_memory_holds_is_told() -> None:
+    finding = the(ask("model=tiger", "model.embedding_dim=100000000", *SMALL), "memory of training")
+    assert finding.state == "problem" and "cannot be built here" in finding.found
+
+
 def test_places_follow_the_config() -> None:
     subject = Subject(("model=popularity", "runs_dir=mine", "data_root=sets"))
     examine([COMPOSITION], subject)
