@@ -27,6 +27,7 @@ from experiments.lastfm import fidelity
 from experiments.speed.__main__ import parse as parse_bench
 from genrec import config as genrec_config
 from genrec.config.command_line import preflight
+from genrec.doctor.command import parse as parse_doctor
 from genrec.generate import parse as parse_generate
 from genrec.predict import parse as parse_predict
 from genrec.recommend import parse
@@ -161,6 +162,7 @@ def program_of(words: list[str]) -> tuple[str, list[str]]:
         words = words[1:]
     scripts = {"genrec": "genrec.run", "genrec-recommend": "genrec.recommend", "genrec-generate": "genrec.generate"}
     scripts |= {"genrec-predict": "genrec.predict", "genrec-report": "genrec.report"}
+    scripts |= {"genrec-doctor": "genrec.doctor"}
     return scripts.get(words[0], words[0]), words[1:]
 
 
@@ -197,6 +199,12 @@ def check_report(arguments: list[str]) -> None:
     assert len(folders) >= (2 if command == "compare" else 1) and not any("=" in folder for folder in folders)
     if command == "compare":
         compare.parse_options(options)
+
+
+def check_doctor(arguments: list[str]) -> None:
+    request = parse_doctor(arguments)
+    if request.words:
+        check_run(list(request.words))
 
 
 def check_make(arguments: list[str]) -> None:
@@ -279,6 +287,7 @@ CHECKS = {
     "genrec.recommend": check_recommend,
     "genrec.predict": check_predict,
     "genrec.report": check_report,
+    "genrec.doctor": check_doctor,
     "experiments.study": check_study,
     "experiments.reproduce": check_reproduce,
     "make": check_make,

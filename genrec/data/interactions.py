@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from genrec.artifacts import fingerprint
-from genrec.graph import Relation
+
+if TYPE_CHECKING:
+    from genrec.graph import Relation
 
 USER_ID, ITEM_ID, TIMESTAMP = "user_id", "item_id", "timestamp"
 RATING, LABEL = "rating", "label"

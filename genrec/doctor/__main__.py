@@ -1,0 +1,4 @@
+from genrec.doctor.command import main
+
+if __name__ == "__main__":
+    main()
