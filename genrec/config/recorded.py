@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genrec.artifacts import read_yaml
 from genrec.config.targets import VARIABLE, named_by_user, target_faults
 from genrec.contracts import GenrecError
 
@@ -42,6 +41,8 @@ def recorded_config(folder: Path) -> DictConfig:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    from genrec.artifacts import read_yaml  # which needs numpy: mistakes are answered without it
+
     if not path.exists():
         raise GenrecError(f"{path.parent} is not a run folder: it has no {path.name}. Give a folder below outputs/.")
     values: Any = read_yaml(path)
@@ -65,6 +66,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _more_than(count: int, value: Any) -> bool:
     """Whether a tree has more nodes than ``count``; aliases of YAML can make it endless."""
+
     waiting = [value]
     while waiting and count > 0:
         node = waiting.pop()
