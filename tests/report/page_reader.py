@@ -1,10 +1,14 @@
-"""Reads pages back: tables cell by cell, headings, text and charts."""
+"""Reads pages back, tables cell by cell, headings, text and charts, and points at things in a browser."""
 
 from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator
 
 _SILENT = ("script", "style", "title")
 _EMPTY = ("br", "hr", "img", "input", "link", "meta")
@@ -73,3 +77,14 @@ def circles(svg: ElementTree.Element) -> list[tuple[float, float]]:
 def shapes(svg: ElementTree.Element, name: str) -> list[dict[str, str]]:
     """The attributes of the elements of a CSS class."""
     return [one.attrib for one in svg.iter() if name in one.attrib.get("class", "").split()]
+
+
+_TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def point_at(place: Locator) -> None:
+    """Brings a place into view, waits until the page no longer scrolls, which would hide what the pointer reads, and
+    moves the pointer there."""
+    place.scroll_into_view_if_needed()
+    place.page.evaluate(_TWO_FRAMES)
+    place.hover(force=True)

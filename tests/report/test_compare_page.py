@@ -12,7 +12,7 @@ import pytest
 from genrec.report.compare_page import compare_html, write_compare_page
 from genrec.report.comparison import Comparison, Options, compare
 from tests.report.conftest import Opened
-from tests.report.page_reader import PageReader
+from tests.report.page_reader import PageReader, point_at
 from tests.report.run_folders import make_sweep
 from tests.report.tested_runs import hits, make_row_run, make_user_run
 
@@ -136,7 +136,7 @@ class TestInABrowser:
 
     def test_the_pointer_reads_an_interval(self, browser_page: Callable[..., Opened], path: Path) -> None:
         page = browser_page(path).page
-        page.locator("#differences .forest .spot").first.hover()
+        point_at(page.locator("#differences .forest .spot").first)
         shown = page.locator("#tip").inner_text()
         assert "recall@10" in shown
         assert re.search(r"tiger\s*\+0\.\d{4}\s+\[\+0\.\d{4} to \+0\.\d{4}\]", shown)

@@ -10,6 +10,7 @@ import pytest
 
 from genrec.report.run_page import write_run_page
 from tests.report.conftest import Opened
+from tests.report.page_reader import point_at
 from tests.report.whole_runs import make_ranking_run, make_retrieval_run
 
 Open = Callable[..., Opened]
@@ -148,10 +149,8 @@ def test_paper_shows_every_chart_and_what_is_folded(browser_page: Open, pages: d
 
 def test_pointing_at_a_curve_tells_its_numbers(browser_page: Open, pages: dict[str, Path]) -> None:
     page = browser_page(pages["retrieval"]).page
-    chart = page.locator("#curves svg.chart").first
-    chart.scroll_into_view_if_needed()
     point = page.locator("#curves svg.chart >> nth=0").locator(".point[data-x='7']").nth(1)
-    point.hover(force=True)
+    point_at(point)
     told = page.locator("#tip").inner_text()
     assert "epoch 7" in told and "recall@10" in told and "0.3000" in told
     page.mouse.move(2, 2)

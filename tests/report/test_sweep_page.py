@@ -12,6 +12,7 @@ from genrec.report.run_page import write_run_page
 from genrec.report.sweep_page import sweep_page, write_sweep_page
 from genrec.report.sweep_tables import common
 from tests.report.fake_sweep import MONITOR, STARTED, fake_run, fake_sweep
+from tests.report.page_reader import point_at
 
 
 class Page(HTMLParser):
@@ -293,9 +294,7 @@ def test_a_click_on_a_heading_sorts_the_runs(large, browser_page):
 
 def test_pointing_at_a_run_lights_it_everywhere(large, browser_page):
     page = browser_page(large).page
-    point = page.locator("svg.slice a.run.best").first
-    point.scroll_into_view_if_needed()
-    point.hover(force=True)
+    point_at(page.locator("svg.slice a.run.best").first)
     lit = page.locator("a.run.on")
     assert set(lit.evaluate_all("all => all.map(one => one.dataset.run)")) == {"16"}
     assert page.locator("svg.parallel a.run.on, svg.curves a.run.on, svg.progress-chart a.run.on").count() == 3
@@ -307,7 +306,7 @@ def test_pointing_at_a_run_lights_it_everywhere(large, browser_page):
 
 def test_a_row_lights_its_run_and_a_line_opens_its_page(large, browser_page):
     page = browser_page(large).page
-    page.locator("#all-runs tbody tr").nth(3).hover()
+    point_at(page.locator("#all-runs tbody tr").nth(3))
     run = page.locator("#all-runs tbody tr").nth(3).locator("th").inner_text()
     assert page.locator(f'svg.parallel a.run.on[data-run="{run}"]').count() == 1
     assert page.locator('svg.parallel a[data-run="16"]').get_attribute("href") == "16/"
