@@ -43,9 +43,10 @@ class Task(StrEnum):
 
 
 class _Batch:
-    """Moves every tensor field, and tuple of tensors, of a frozen dataclass to a device."""
+    """Frozen dataclasses whose fields are tensors, or tuples of tensors, with a row for each sample."""
 
     def to(self, device: Any, non_blocking: bool = False) -> Self:
+        """The batch on a device."""
         moved = {}
         for item in fields(self):  # pyright: ignore[reportArgumentType]
             value = getattr(self, item.name)
@@ -54,6 +55,17 @@ class _Batch:
             elif isinstance(value, tuple):
                 moved[item.name] = tuple(part.to(device, non_blocking=non_blocking) for part in value)
         return replace(self, **moved)  # pyright: ignore[reportType, reportArgumentType, reportCallIssue, reportReturnType]
+
+    def take(self, rows: slice) -> Self:
+        """Some rows of the batch."""
+        taken = {}
+        for item in fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, item.name)
+            if isinstance(value, tuple):
+                taken[item.name] = tuple(part[rows] for part in value)
+            elif value is not None:
+                taken[item.name] = value[rows]
+        return replace(self, **taken)  # pyright: ignore[reportType, reportArgumentType, reportCallIssue, reportReturnType]
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def semantic_ids(
             stage = RunContext(
                 output_dir=folder,
                 seed=context.seed,
-                hardware=context.hardware,
+                hardware=None if context.hardware is None else context.hardware.alone(),
                 resume=True,
                 progress=context.progress,
             )
