@@ -395,7 +395,7 @@ def _tokenize(
             lambda: instantiate(node, _convert_="all"),
             vectors,
             dataset,
-            context,
+            replace(context, hardware=None if context.hardware is None else context.hardware.alone()),
             Cache(Path(config.cache_dir)),
         )
     log.info("tokenizer: %s %s%s", _name(node), _id_line(tokenized), _from(tokenized.cached, seconds["tokenizer"]))

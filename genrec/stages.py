@@ -78,7 +78,7 @@ def semantic_ids(
             stage = RunContext(
                 output_dir=folder,
                 seed=context.seed,
-                hardware=None if context.hardware is None else context.hardware.alone(),
+                hardware=context.hardware,
                 resume=True,
                 progress=context.progress,
             )

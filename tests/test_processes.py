@@ -144,6 +144,16 @@ def test_a_mistake_of_the_user_is_told_once(tmp_path: Path, no_orphans: Any) -> 
 
 
 @pytest.mark.slow
+def test_every_run_of_a_sweep_has_its_processes(tmp_path: Path, no_orphans: Any) -> None:
+    words = [*TINY, "hardware=ddp_cpu", "baselines=null", "trainer.max_epochs=1", f"runs_dir={tmp_path}"]
+    command = [sys.executable, "-m", "genrec.run", "-m", "seed=1,2", *words, f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = [read_json(tmp_path / "sweep" / name / "run.json")["state"] for name in ("0", "1")]
+    assert states == ["finished", "finished"]
+
+
+@pytest.mark.slow
 def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:
     words = [*TINY, "hardware=torchrun", "hardware.accelerator=cpu", f"runs_dir={tmp_path}"]
     place = [f"hydra.run.dir={tmp_path}/${{now:%H-%M-%S-%f}}"]

@@ -411,11 +411,17 @@ class BaseTrainer:
         return self.context.loggers if self.hardware.world.leads else ()
 
     def _check_processes(self, model: nn.Module) -> None:
-        """Raises ``GenrecError`` where several processes were asked for and this one is alone."""
+        """Raises ``GenrecError`` for what several processes cannot train, and where this one of them is alone."""
         if self.hardware.num_processes > 1 and self.hardware.world.size == 1:
             raise GenrecError(
                 f"hardware.devices={self.hardware.devices} takes processes that only a run starts: use "
                 "python -m genrec.run, or hardware.devices=1 here."
+            )
+        sparse = any(getattr(module, "sparse_gradients", False) for module in model.modules())
+        if self.hardware.world.size > 1 and sparse:
+            raise GenrecError(
+                "Several processes average dense gradients only: use model.sparse_gradients=false, or "
+                "hardware.devices=1."
             )
 
     @property

@@ -109,6 +109,11 @@ class Hardware:
                 f"Start the command with {start}, or use hardware=ddp, which starts processes itself."
             )
         world = joined() if found is not None else ALONE
+        if self.strategy == "fsdp" and max(world.size, self.num_processes) > 1:
+            raise GenrecError(
+                "hardware=fsdp divides a model among GPUs, which has not been tried on any yet, so a run of several "
+                "processes refuses it. Use hardware=ddp."
+            )
         self.use_device_of(world)
         return world
 
@@ -116,8 +121,6 @@ class Hardware:
         """Takes the GPU of this process's place on its machine."""
         if self.device.type == "cuda":
             torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
-        if self.strategy == "fsdp" and self.device.type != "cuda":
-            raise GenrecError("hardware=fsdp divides a model among GPUs, and there is none. Use hardware=ddp_cpu.")
 
     @property
     def device(self) -> torch.device:

@@ -28,7 +28,9 @@ def strategy_options(hardware: Hardware, *, by_hand: bool) -> dict[str, Any]:
 def _strategy(hardware: Hardware, *, by_hand: bool) -> Strategy:
     environment = _Met(hardware.world)
     # Not every parameter takes part in every step: a share may hold no target, and a stack its unused levels.
-    return _Averaged(by_hand=by_hand, cluster_environment=environment, find_unused_parameters=True)
+    return _Averaged(
+        by_hand=by_hand, cluster_environment=environment, find_unused_parameters=True, broadcast_buffers=False
+    )
 
 
 class _Met(ClusterEnvironment):
