@@ -14,7 +14,7 @@ import torch
 from genrec.trainers.hardware import Hardware
 from genrec.trainers.world import environment_of, joined, leading, leave
 
-SECONDS = 120
+SECONDS = 300
 
 
 def in_two(function: Callable[..., Any], *arguments: Any) -> list[Any]:
