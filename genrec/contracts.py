@@ -43,9 +43,10 @@ class Task(StrEnum):
 
 
 class _Batch:
-    """Moves every tensor field, and tuple of tensors, of a frozen dataclass to a device."""
+    """Frozen dataclasses whose fields are tensors, or tuples of tensors, with a row for each sample."""
 
     def to(self, device: Any, non_blocking: bool = False) -> Self:
+        """The batch on a device."""
         moved = {}
         for item in fields(self):  # pyright: ignore[reportArgumentType]
             value = getattr(self, item.name)
@@ -55,6 +56,23 @@ class _Batch:
                 moved[item.name] = tuple(part.to(device, non_blocking=non_blocking) for part in value)
         return replace(self, **moved)  # pyright: ignore[reportType, reportArgumentType, reportCallIssue, reportReturnType]
 
+    def take(self, rows: slice) -> Self:
+        """Some rows of the batch, with what a model has to know of the others."""
+        taken = self._whole()
+        for item in fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, item.name)
+            if item.name in taken:
+                continue
+            if isinstance(value, tuple):
+                taken[item.name] = tuple(part[rows] for part in value)
+            elif value is not None:
+                taken[item.name] = value[rows]
+        return replace(self, **taken)  # pyright: ignore[reportType, reportArgumentType, reportCallIssue, reportReturnType]
+
+    def _whole(self) -> dict[str, Any]:
+        """Fields of a part that tell of the whole batch."""
+        return {}
+
 
 @dataclass(frozen=True)
 class SequenceBatch(_Batch):
@@ -63,22 +81,34 @@ class SequenceBatch(_Batch):
     ``users`` (B,), ``items`` (B, L) item indices 0..N-1 filled from the left, ``lengths`` (B,) valid positions per row,
     ``targets`` (B, L): the item following ``items[:, : t + 1]``, or ``IGNORE`` where position t is not scored.
     Sliding windows score the last valid position only; one-pass training scores every position once per epoch.
+    ``whole``, of a batch that is part of a larger one, holds the scored targets (R,) of that and their users (R,).
     """
 
     users: Tensor
     items: Tensor
     lengths: Tensor
     targets: Tensor
+    whole: tuple[Tensor, Tensor] | None = None
+
+    def _whole(self) -> dict[str, Any]:
+        scored = self.targets != IGNORE
+        users = self.users.reshape(-1, *[1] * (scored.ndim - 1)).expand_as(scored)
+        return {"whole": self.whole or (self.targets[scored], users[scored])}
 
 
 @dataclass(frozen=True)
 class PairBatch(_Batch):
     """Training edges of a graph with items that their users did not meet: ``users`` (B,), ``positives`` (B,) and
-    ``negatives`` (B, n) item indices."""
+    ``negatives`` (B, n) item indices. ``whole``, of a batch that is part of a larger one, holds the positives (R,) of
+    that and their users (R,)."""
 
     users: Tensor
     positives: Tensor
     negatives: Tensor
+    whole: tuple[Tensor, Tensor] | None = None
+
+    def _whole(self) -> dict[str, Any]:
+        return {"whole": self.whole or (self.positives, self.users)}
 
 
 @dataclass(frozen=True)
@@ -109,7 +139,8 @@ class RowBatch(_Batch):
 
     ``dense`` (B, F) float32; ``sparse`` (B, F) ids, int32 or int64; ``sequences`` holds (B, L) ids for each sequence
     field, filled from the left with ``IGNORE`` behind the last one; ``labels`` (B, T) float32, NaN where a label is not
-    known; ``groups`` (B,) int64, whose AUC counts apart (users), or None.
+    known; ``groups`` (B,) int64, whose AUC counts apart (users), or None. ``known`` (T,), of a batch that is part of a
+    larger one, is the share of rows of that whose label is known.
     """
 
     dense: Tensor
@@ -117,6 +148,10 @@ class RowBatch(_Batch):
     sequences: tuple[Tensor, ...]
     labels: Tensor
     groups: Tensor | None = None
+    known: Tensor | None = None
+
+    def _whole(self) -> dict[str, Any]:
+        return {"known": (~self.labels.isnan()).float().mean(dim=0) if self.known is None else self.known}
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -308,7 +308,9 @@ class InBatchSoftmax:
     ``cosine`` scores by cosine instead of the product. ``logq`` subtracts the log of each item's share of the training
     interactions, since that is how often it is a negative (Yi et al., RecSys 2019): the target of every other row is
     one, and an item that is the target of several is several, but never a negative of itself. Without ``logq`` an item
-    counts once. ``users`` (R,), where given, keep a user's other targets from being the user's negatives.
+    counts once. ``users`` (R,), where given, keep a user's other targets from being the user's negatives. ``whole``
+    holds the targets and users of the batch that these rows are a part of, where they are: its targets are the
+    negatives.
     """
 
     temperature: Positive = 1.0
@@ -329,10 +331,19 @@ class InBatchSoftmax:
         return functional.normalize(vectors, dim=-1) if self.cosine else vectors
 
     def __call__(
-        self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor, users: Tensor | None = None
+        self,
+        hidden: Tensor,
+        table: Tensor,
+        targets: Tensor,
+        counts: Tensor,
+        users: Tensor | None = None,
+        whole: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         exact = torch.promote_types(hidden.dtype, torch.float32)
-        candidates, own, times = targets.unique(return_inverse=True, return_counts=True)
+        candidates, places, times = (targets if whole is None else whole[0]).unique(
+            return_inverse=True, return_counts=True
+        )
+        own = places if whole is None else torch.searchsorted(candidates, targets)
         with torch.autocast(hidden.device.type, enabled=False):
             vectors = self.items(functional.embedding(candidates, table).to(exact))
             scores = functional.linear(self.users(hidden.to(exact)), vectors)
@@ -340,16 +351,18 @@ class InBatchSoftmax:
             itself = functional.one_hot(own, len(candidates)).bool()
             scores = scores - _log_share(counts)[candidates] + times.log().masked_fill(itself, 0.0)
         if users is not None:
-            scores = scores.masked_fill(_others_of_the_user(users, own), -torch.inf)
+            known = (users, own) if whole is None else (whole[1], places)
+            scores = scores.masked_fill(_others_of_the_user(users, own, *known), -torch.inf)
         return functional.cross_entropy(scores, own)
 
 
-def _others_of_the_user(users: Tensor, own: Tensor) -> Tensor:
-    """(R, C) the candidates that are targets of a row's user (R,) in other rows; ``own`` (R,) is the row's own one."""
-    _, numbers = users.unique(return_inverse=True)
-    met = own.new_zeros(int(numbers.max()) + 1, int(own.max()) + 1, dtype=torch.bool)
-    met[numbers, own] = True
-    return met[numbers].scatter(1, own[:, None], False)
+def _others_of_the_user(users: Tensor, own: Tensor, all_users: Tensor, places: Tensor) -> Tensor:
+    """(R, C) the candidates that are targets of a row's user (R,) in other rows; ``own`` (R,) is the row's own one.
+    ``all_users`` and ``places`` are the users and the targets of all rows, these and others."""
+    known, numbers = all_users.unique(return_inverse=True)
+    met = own.new_zeros(len(known), int(places.max()) + 1, dtype=torch.bool)
+    met[numbers, places] = True
+    return met[torch.searchsorted(known, users)].scatter(1, own[:, None], False)
 
 
 # ---- losses by name -------------------------------------------------------------------------------------------------

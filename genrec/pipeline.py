@@ -24,6 +24,7 @@ from genrec.artifacts import Cache, atomic_path, read_json, write_json
 from genrec.config import check_or_raise
 from genrec.contracts import TEST, VAL, DataSpec, GenrecError, RunContext, Task
 from genrec.masking import masked, masked_words
+from genrec.processes import world_of
 from genrec.records import FINISHED, PRUNED
 from genrec.results import reset_peak_memory, write_numbers, write_page
 from genrec.run_folder import (
@@ -38,11 +39,13 @@ from genrec.run_folder import (
     resume_folder,
 )
 from genrec.semantic_ids import SemanticIds
+from genrec.trainers.world import ALONE, World, leave
 
 if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
     from genrec.loggers.published import RunName
     from genrec.stages import Tokenized
+    from genrec.trainers.hardware import Hardware
 
 log = logging.getLogger("genrec.run")
 
@@ -92,6 +95,8 @@ def execute(config: DictConfig, *, watch: Callable[[int, float], bool] | None = 
     """
     from hydra.utils import get_class
 
+    from genrec.config import instantiate
+
     config = config.copy()
     _make_paths_absolute(config)
     if config.monitor is not None:
@@ -99,6 +104,18 @@ def execute(config: DictConfig, *, watch: Callable[[int, float], bool] | None = 
     check_or_raise(config)
     if config.filter_seen is None:
         config.filter_seen = getattr(get_class(config.model._target_), "masks_seen", False)
+    hardware: Hardware = instantiate(config.hardware, _convert_="all")
+    world = hardware.join()
+    if world.size > 1 and job_of_sweep():
+        raise GenrecError(
+            f"{hardware.launched} has started this sweep {world.size} times over. Start the sweep once, with "
+            "hardware=ddp, and each of its runs starts its own processes."
+        )
+    if not world.leads:
+        outcome = follow(world)
+        if outcome.folder != Path(config.output_dir):  # which Hydra has made for this process alone
+            remove_if_empty(Path(config.output_dir))
+        return outcome
     key = config_key(config)
     ended = ended_job(config, key)
     if ended is not None:
@@ -112,11 +129,43 @@ def execute(config: DictConfig, *, watch: Callable[[int, float], bool] | None = 
     with folder.held(resumed=resumed is not None):
         folder.write_config(config)
         try:
-            return _execute(config, folder, resume=resumed is not None, watch=watch)
+            with world_of(hardware, world, folder.path, fail=folder.fail) as world:
+                return _execute(config, folder, hardware, world, resume=resumed is not None, watch=watch)
         except BaseException as error:
             folder.fail(error)
             write_page(folder.path)
             raise
+
+
+def follow(world: World) -> Outcome:
+    """What a process that does not lead does of a run: its share of training, evaluation and baselines. It finds the
+    same metrics as the leader, and writes nothing."""
+    from genrec.config import instantiate
+
+    told, resume = world.told()
+    config: Any = OmegaConf.create(told)
+    logging.getLogger("genrec").setLevel(logging.ERROR)  # the leader tells what is to be told
+    hardware: Hardware = instantiate(config.hardware, _convert_="all")
+    hardware.use_device_of(world)
+    try:
+        context, trainer = _policy(config, hardware, Path(config.output_dir), resume=resume)
+        context.progress = False
+        with world.leader_first():
+            prepared = prepare(config, context)
+        model = _built(config, prepared)
+        hardware.world = world.met(hardware.device)
+        context.callbacks = _instantiate_all(config.callbacks, "callback")
+        data = _data(prepared, model)
+        trainer.item_vectors = prepared.spec.item_vectors
+        result = trainer.fit(model, data, context)
+        final = (
+            trainer.chosen_metrics if result.pruned else _measured(config, trainer, model, data, prepared, context)[0]
+        )
+        return Outcome(
+            context.output_dir, final, result.history, trainer.monitor, PRUNED if result.pruned else FINISHED
+        )
+    finally:
+        leave()
 
 
 def _make_paths_absolute(config: DictConfig) -> None:
@@ -134,19 +183,11 @@ def _absolute(path: Any) -> Any:
     return str(expanded.absolute() if expanded.exists() else expanded)
 
 
-def _execute(
-    config: DictConfig, run_folder: RunFolder, *, resume: bool, watch: Callable[[int, float], bool] | None
-) -> Outcome:
+def _policy(config: DictConfig, hardware: Hardware, folder: Path, *, resume: bool) -> tuple[RunContext, Any]:
+    """The surroundings of a run, without what watches it, and its trainer."""
     from genrec.config import instantiate
-    from genrec.rehearsal import rehearse
-    from genrec.tables import log_table
-    from genrec.trainers.tracking import PublishedRun, close_loggers, guard, item_map, log_environment, publish
 
-    started = time.perf_counter()
-    folder = run_folder.path
-    reset_peak_memory()
     _seed(config.seed)
-    hardware = instantiate(config.hardware, _convert_="all")
     context = RunContext(
         output_dir=folder,
         seed=config.seed,
@@ -156,10 +197,39 @@ def _execute(
         resume=resume,
         progress=config.progress,
     )
-    trainer = instantiate(config.trainer, _convert_="all")
+    return context, instantiate(config.trainer, _convert_="all")
+
+
+def _built(config: DictConfig, prepared: Prepared) -> Any:
+    """The model; its weights do not depend on whether a stage was trained or came from the cache."""
+    from genrec.config import instantiate
+
+    _seed(config.seed)
+    return instantiate(config.model, _partial_=True, _convert_="all")(prepared.spec)
+
+
+def _execute(
+    config: DictConfig,
+    run_folder: RunFolder,
+    hardware: Hardware,
+    world: World,
+    *,
+    resume: bool,
+    watch: Callable[[int, float], bool] | None,
+) -> Outcome:
+    from genrec.rehearsal import rehearse
+    from genrec.tables import log_table
+    from genrec.trainers.tracking import PublishedRun, close_loggers, guard, item_map, log_environment, publish
+
+    started = time.perf_counter()
+    folder = run_folder.path
+    reset_peak_memory()
+    world.told((_plain(config), resume))
+    context, trainer = _policy(config, hardware, folder, resume=resume)
     run_folder.describe(**_description(config, trainer))
     rehearse(config, trainer, context.scheduler)
-    prepared = prepare(config, context)
+    with world.leader_first():
+        prepared = prepare(config, context)
     run_folder.describe(data=prepared.dataset.name)
     if prepared.tokenized is not None:
         prepared.tokenized.semantic_ids.save(folder / IDS_FILE)
@@ -173,8 +243,8 @@ def _execute(
     environment = describe_environment(config, prepared, hardware)
     write_json(folder / "environment.json", environment)
 
-    _seed(config.seed)  # the weights do not depend on whether a stage was trained or came from the cache
-    model = instantiate(config.model, _partial_=True, _convert_="all")(prepared.spec)
+    model = _built(config, prepared)
+    hardware.world = world.met(hardware.device)
     for line in size_lines(model):
         log.info("model: %s", line)
     context.loggers = guard(_instantiate_all(config.logger, "logger"))
@@ -183,8 +253,7 @@ def _execute(
     plain = masked(_plain(config))
     log_environment(context.loggers, plain, environment, _run_name(folder, resume))
 
-    # A data set makes the view itself, and knows titles and times besides; item vectors are not its own.
-    data = _view(prepared, model) if model.view == "items" else prepared.dataset
+    data = _data(prepared, model)
     trainer.item_vectors = prepared.spec.item_vectors
     try:
         with _timed(prepared.seconds, "fit"):
@@ -216,8 +285,26 @@ def _judge(
 ) -> dict[str, float]:
     """The metrics of a trained model on the test part, beside its baselines and the best that can be reached; what
     the test saw of each user or row is written."""
+    from genrec.trainers.evidence import write_evidence
+
+    final, evidence, seen = _measured(config, trainer, model, data, prepared, context)
+    if model.task is Task.TOKENIZER and hasattr(trainer, "semantic_ids"):
+        trainer.semantic_ids(model, data).save(folder / IDS_FILE)
+        log.info("semantic IDs of all items: %s (use them with tokenizer=file tokenizer.path=...)", folder / IDS_FILE)
+    if evidence is not None:
+        write_evidence(folder, evidence, seen, prepared.dataset)
+    undefined = [name for name, value in final.items() if not math.isfinite(value)]
+    for name in undefined:
+        log.warning("%s is %s and is left out of metrics.json", name, final.pop(name))
+    return final
+
+
+def _measured(
+    config: DictConfig, trainer: Any, model: Any, data: Any, prepared: Prepared, context: RunContext
+) -> tuple[dict[str, float], Any, dict[str, Any]]:
+    """The metrics of ``_judge``; what the test has seen with the model, and with each baseline."""
     from genrec.trainers.base import view_of
-    from genrec.trainers.evidence import evidence_of, write_evidence
+    from genrec.trainers.evidence import evidence_of
 
     evidence = trainer.collect = evidence_of(model, view_of(data, model), trainer.all_k_values, config.seed)
     try:
@@ -225,20 +312,13 @@ def _judge(
             final = trainer.test(model, data, context)
     finally:
         trainer.collect = None
-    if model.task is Task.TOKENIZER and hasattr(trainer, "semantic_ids"):
-        trainer.semantic_ids(model, data).save(folder / IDS_FILE)
-        log.info("semantic IDs of all items: %s (use them with tokenizer=file tokenizer.path=...)", folder / IDS_FILE)
     final.update({f"tokenizer/{name}": value for name, value in _report(prepared).items()})
     seen: dict[str, Any] = {}
+    world = context.hardware.world if context.hardware is not None else ALONE
     with _timed(prepared.seconds, "baselines"):
-        final.update(evaluate_baselines(config, prepared, trainer.all_k_values, seen))
-    if evidence is not None:
-        write_evidence(folder, evidence, seen, prepared.dataset)
+        final.update(evaluate_baselines(config, prepared, trainer.all_k_values, seen, world))
     final.update({f"ceiling/{name}": value for name, value in _ceiling(prepared, model).items()})
-    undefined = [name for name, value in final.items() if not math.isfinite(value)]
-    for name in undefined:
-        log.warning("%s is %s and is left out of metrics.json", name, final.pop(name))
-    return final
+    return final, evidence, seen
 
 
 def _description(config: DictConfig, trainer: Any) -> dict[str, Any]:
@@ -317,7 +397,7 @@ def _tokenize(
             lambda: instantiate(node, _convert_="all"),
             vectors,
             dataset,
-            context,
+            replace(context, hardware=None if context.hardware is None else context.hardware.alone()),
             Cache(Path(config.cache_dir)),
         )
     log.info("tokenizer: %s %s%s", _name(node), _id_line(tokenized), _from(tokenized.cached, seconds["tokenizer"]))
@@ -327,7 +407,11 @@ def _tokenize(
 
 
 def evaluate_baselines(
-    config: DictConfig, prepared: Prepared, k_values: Sequence[int], evidence: dict[str, Any] | None = None
+    config: DictConfig,
+    prepared: Prepared,
+    k_values: Sequence[int],
+    evidence: dict[str, Any] | None = None,
+    world: World | None = None,
 ) -> dict[str, float]:
     """Metrics of every baseline for the same task under the run's own protocol, named like
     ``baseline/item_knn/test/recall@10``. ``evidence`` is filled with what the test saw, by the baseline's name."""
@@ -351,20 +435,26 @@ def evaluate_baselines(
             if part == TEST and evidence is not None:
                 view = view_of(prepared.dataset, model)
                 collect = evidence[name] = evidence_of(model, view, k_values, config.seed)
-            metrics = _evaluate_baseline(model, config, prepared, part, k_values, collect)
+            metrics = _evaluate_baseline(model, config, prepared, part, k_values, collect, world or ALONE)
             final.update({f"baseline/{name}/{key}": value for key, value in metrics.items()})
     return final
 
 
 def _evaluate_baseline(
-    model: Any, config: DictConfig, prepared: Prepared, part: str, k_values: Sequence[int], collect: Any = None
+    model: Any,
+    config: DictConfig,
+    prepared: Prepared,
+    part: str,
+    k_values: Sequence[int],
+    collect: Any,
+    world: World,
 ) -> dict[str, float]:
     from genrec.trainers.evaluation import beyond_accuracy, evaluate_retrieval
     from genrec.trainers.scoring import evaluate_rows
 
     if model.task is Task.RANKING:
         view = prepared.dataset.view(model.view)
-        return evaluate_rows(model, view, part, seed=config.seed, progress=False, collect=collect)
+        return evaluate_rows(model, view, part, seed=config.seed, progress=False, collect=collect, world=world)
     sequences = prepared.dataset.sequences
     return evaluate_retrieval(
         model,
@@ -377,6 +467,7 @@ def _evaluate_baseline(
         progress=False,
         beyond=beyond_accuracy(sequences, k_values, prepared.spec.item_vectors) if part == TEST else None,
         collect=collect,
+        world=world,
     )
 
 
@@ -448,10 +539,11 @@ def describe_environment(config: DictConfig, prepared: Prepared, hardware: Any) 
     }
 
 
-def _view(prepared: Prepared, model: Any) -> Any:
+def _data(prepared: Prepared, model: Any) -> Any:
+    """A data set makes the view itself, and knows titles and times besides; item vectors are not its own."""
     if model.view == "items":
         return prepared.dataset.view("items", vectors=prepared.spec.item_vectors)
-    return prepared.dataset.view(model.view)
+    return prepared.dataset
 
 
 def _sees_graph(config: DictConfig) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import math
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ log = logging.getLogger("genrec.run")
 
 def main() -> None:
     """Console entry: mistakes of the command line are answered before torch or any data is touched."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's notes on how to be a little faster
     gc.disable()  # until there is garbage: the collector would walk through all that is imported, again and again
     try:
         words = expanded(sys.argv[1:])

@@ -100,6 +100,19 @@ def test_wheel_answers_from_an_empty_folder(built: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_wheel_runs_in_two_processes(built: Path, tmp_path: Path) -> None:
+    environment = unpacked(built, tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    words = ["experiment=quick", "hardware=ddp_cpu", "data.source.num_users=60", "baselines=null", "hydra.run.dir=run"]
+    command = [sys.executable, "-m", "genrec.run", *words]
+    done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "processes: 2" in (empty / "run" / "run.log").read_text()
+    assert (empty / "run" / "metrics.json").exists()
+
+
+@pytest.mark.slow
 def test_wheel_installs_and_runs_in_an_empty_environment(built: Path, tmp_path: Path, repository: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)

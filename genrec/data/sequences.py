@@ -175,12 +175,16 @@ class EvaluationBatches:
     def __len__(self) -> int:
         return -(-len(self.users) // self.batch_size)
 
+    def __getitem__(self, index: int) -> tuple[HistoryBatch, torch.Tensor]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        users = self.users[index * self.batch_size : (index + 1) * self.batch_size]
+        full = self.history.take(users)
+        targets = torch.from_numpy(self.targets.take(users).padded(IGNORE))
+        return history_batch(users, full, max_history=self.max_history, filter_seen=self.filter_seen), targets
+
     def __iter__(self) -> Iterator[tuple[HistoryBatch, torch.Tensor]]:
-        for begin in range(0, len(self.users), self.batch_size):
-            users = self.users[begin : begin + self.batch_size]
-            full = self.history.take(users)
-            targets = torch.from_numpy(self.targets.take(users).padded(IGNORE))
-            yield history_batch(users, full, max_history=self.max_history, filter_seen=self.filter_seen), targets
+        return (self[index] for index in range(len(self)))
 
 
 def history_batch(users: np.ndarray, histories: Ragged, *, max_history: int, filter_seen: bool) -> HistoryBatch:

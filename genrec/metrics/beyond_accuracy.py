@@ -96,6 +96,16 @@ class BeyondAccuracy:
         self._sums += values.nansum(dim=1)
         self._counts += (~values.isnan()).sum(dim=1)
 
+    @property
+    def totals(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What is known of the lists so far; those of accumulators with users of their own each may be summed."""
+        return self._frequencies, self._sums, self._counts
+
+    def replace(self, totals: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Takes the ``totals`` of several accumulators, each of users of its own, in place of its own."""
+        frequencies, sums, counts = (torch.stack(parts).sum(dim=0) for parts in zip(*totals, strict=True))
+        self._frequencies, self._sums, self._counts = frequencies, sums, counts
+
     def compute(self) -> dict[str, float]:
         """The metrics by name, such as "coverage@10"; left out are those that no list defines."""
         frequencies = self._frequencies.cumsum(dim=0)

@@ -15,6 +15,7 @@ Everything is computed in float64. Mistakes in the input raise ``GenrecError``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -157,6 +158,21 @@ class BinaryAccumulator:
         self._labels.append(truth)
         if owners is not None:
             self._users.append(owners)
+
+    @property
+    def batches(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        """What was added: scores, labels and users of every batch."""
+        users = self._users or [None] * len(self._scores)
+        return list(zip(self._scores, self._labels, users, strict=True))
+
+    def replace(self, batches: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]]) -> None:
+        """Takes the ``batches`` of several accumulators in place of its own."""
+        self._scores, self._labels, self._users = [], [], []
+        for scores, labels, users in batches:
+            self._scores.append(scores)
+            self._labels.append(labels)
+            if users is not None:
+                self._users.append(users)
 
     def compute(self) -> dict[str, float]:
         """The metrics by name, in the order of ``METRICS``, without those that are undefined or lack users."""

@@ -116,6 +116,15 @@ class RankingAccumulator:
         if self._kept is not None:
             self._kept.append(table)
 
+    def replace(self, totals: Iterable[tuple[dict[str, float], int]]) -> None:
+        """Takes ``sums`` and ``count`` of several accumulators, each of users of its own, in place of its own."""
+        self._score_pending()
+        self._sums, self._count = dict.fromkeys(self.names, 0.0), 0
+        for sums, count in totals:
+            self._count += count
+            for name in self.names:
+                self._sums[name] += sums[name]
+
     def compute(self) -> dict[str, float]:
         """The means by name, such as "recall@10"; 0.0 where no user had a target."""
         return {name: total / max(self.count, 1) for name, total in self.sums.items()}
@@ -127,6 +136,11 @@ class RankingAccumulator:
         self._score_pending()
         table = torch.cat(self._kept, dim=1) if self._kept else torch.zeros(len(self.names), 0)
         return dict(zip(self.names, table.numpy(), strict=True))
+
+    def keep(self, parts: Sequence[dict[str, np.ndarray]]) -> None:
+        """Takes what ``per_user`` of several accumulators gave in place of its own."""
+        self._score_pending()
+        self._kept = [torch.from_numpy(np.stack([part[name] for name in self.names])) for part in parts]
 
 
 def recall_at_k(predictions: Tensor, targets: Tensor, k: int) -> float:

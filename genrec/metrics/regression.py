@@ -13,6 +13,8 @@ caller; mistakes in the input raise ``GenrecError``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from genrec.contracts import GenrecError
@@ -62,6 +64,16 @@ class RegressionAccumulator:
         values, truth = _pair(predicted, labels)
         self._predicted.append(values)
         self._labels.append(truth)
+
+    @property
+    def batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What was added: predictions and labels of every batch."""
+        return list(zip(self._predicted, self._labels, strict=True))
+
+    def replace(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Takes the ``batches`` of several accumulators in place of its own."""
+        taken = list(batches)
+        self._predicted, self._labels = [values for values, _ in taken], [labels for _, labels in taken]
 
     def compute(self) -> dict[str, float]:
         """The metrics by name, in the order of ``METRICS``, without those that are undefined."""

@@ -16,7 +16,7 @@ from torch.nn import Parameter, functional
 
 from genrec.annotations import Count, NotNegative, Rate, check_arguments
 from genrec.contracts import DataSpec, RowBatch
-from genrec.models.row_model import RowModel
+from genrec.models.row_model import RowModel, labels_of
 from genrec.nn.experts import Experts, GroupedLinear, Towers
 from genrec.nn.fields import FieldVectors
 
@@ -71,7 +71,9 @@ class AITM(RowModel):
     def task_losses(self, batch: RowBatch) -> tuple[dict[str, Tensor], Tensor | None]:
         fields = self.fields(batch)
         outputs = self.bias + self.logits(fields, batch)
-        losses = {task.name: self.loss_of(task, outputs[:, i], batch.labels[:, i]) for i, task in enumerate(self.tasks)}
+        losses = {
+            task.name: self.loss_of(task, outputs[:, i], *labels_of(batch, i)) for i, task in enumerate(self.tasks)
+        }
         terms = [term for term in (self.regularisation(fields), self.calibration(outputs)) if term is not None]
         return losses, torch.stack(terms).sum() if terms else None
 

@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 from genrec.annotations import Count, NotNegative, Rate, check_arguments
 from genrec.contracts import DataSpec, GenrecError, RowBatch
-from genrec.models.row_model import RowModel
+from genrec.models.row_model import RowModel, labels_of
 from genrec.nn.crosses import MaskedCrossLayer
 from genrec.nn.dropout import Dropout
 from genrec.nn.fields import DenseVectors, FieldVectors
+from genrec.nn.several import mean_of_shares
 
 
 class FCN(RowModel):
@@ -56,13 +57,16 @@ class FCN(RowModel):
     def task_losses(self, batch: RowBatch) -> tuple[dict[str, Tensor], Tensor | None]:
         """Tri-BCE; of values, the same of squared errors."""
         fields = self.fields(batch)
-        task, labels = self.tasks[0], batch.labels[:, 0]
+        task, (labels, share) = self.tasks[0], labels_of(batch, 0)
         both = [(self.bias + logits)[:, 0] for logits in self._both(fields, batch)]
-        loss = self.loss_of(task, 0.5 * (both[0] + both[1]), labels)
+        loss = self.loss_of(task, 0.5 * (both[0] + both[1]), labels, share)
         total = loss
         for output in both:
-            single = self.loss_of(task, output, labels)
-            total = total + (single - loss).detach().clamp(min=0.0) * single
+            single = self.loss_of(task, output, labels, share)
+            behind = (single - loss).detach()
+            if batch.known is not None:  # a share of a batch, whose other rows have a say
+                behind = mean_of_shares(behind, len(batch))
+            total = total + behind.clamp(min=0.0) * single
         return {task.name: total}, self.regularisation(fields)
 
     def _both(self, fields: FieldVectors, batch: RowBatch) -> tuple[Tensor, Tensor]:

@@ -149,7 +149,8 @@ class XSimGCL(LightGCN):
         final, inner = self._layers(noise=self.noise)
         users, items = self._split(final)
         inner_users, inner_items = self._split(inner)
-        met = batch.users.unique(), batch.positives.unique()
+        items_met, users_met = (batch.positives, batch.users) if batch.whole is None else batch.whole
+        met = users_met.unique(), items_met.unique()
         contrast = info_nce(users[met[0]], inner_users[met[0]], self.temperature)
         contrast = contrast + info_nce(items[met[1]], inner_items[met[1]], self.temperature)
         ranking = self._loss_of(batch, users, items)

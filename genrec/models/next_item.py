@@ -105,10 +105,15 @@ class NextItemModel(nn.Module):
             hidden = self._nearest(hidden, outputs, targets)
             return Losses(self.item_loss(hidden, outputs, targets, self.counts), count)
         users = batch.users[:, None].expand_as(scored)[scored]
-        candidates, places = targets.unique(return_inverse=True)
+        if batch.whole is None:
+            whole = ()
+            candidates, places = targets.unique(return_inverse=True)
+        else:
+            candidates, others = batch.whole[0].unique(return_inverse=True)
+            places, whole = torch.searchsorted(candidates, targets), ((others, batch.whole[1]),)
         outputs = self.outputs(table, candidates)
         hidden = self._nearest(hidden, outputs, places)
-        return Losses(self.item_loss(hidden, outputs, places, self.counts[candidates], users), count)
+        return Losses(self.item_loss(hidden, outputs, places, self.counts[candidates], users, *whole), count)
 
     def _nearest(self, hidden: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
         """Of several interests (R, K, D) the one that scores the target best: (R, D)."""

@@ -76,7 +76,9 @@ class RowModel(nn.Module):
         """The mean loss of every task, and what is neither (regularisation), or None."""
         fields = self.fields(batch)
         outputs = self.bias + self.logits(fields, batch)
-        losses = {task.name: self.loss_of(task, outputs[:, i], batch.labels[:, i]) for i, task in enumerate(self.tasks)}
+        losses = {
+            task.name: self.loss_of(task, outputs[:, i], *labels_of(batch, i)) for i, task in enumerate(self.tasks)
+        }
         return losses, self.regularisation(fields)
 
     def loss(self, batch: RowBatch) -> Losses:
@@ -91,8 +93,9 @@ class RowModel(nn.Module):
             outputs = (self.bias + self.logits(self.fields(batch), batch)).float()
         return {task.name: in_units(task, outputs[:, i]) for i, task in enumerate(self.tasks)}
 
-    def loss_of(self, task: TaskSpec, output: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of ``output`` (B,) over rows whose label (B,) is known; 0 where none is."""
+    def loss_of(self, task: TaskSpec, output: Tensor, labels: Tensor, share: Tensor | None = None) -> Tensor:
+        """The mean loss of ``output`` (B,) over rows whose label (B,) is known; 0 where none is. ``share`` as in
+        ``mean_of_known``."""
         known = ~labels.isnan()
         labels = torch.where(known, labels, 0.0)
         with torch.autocast(output.device.type, enabled=False):
@@ -101,7 +104,7 @@ class RowModel(nn.Module):
                 losses = functional.binary_cross_entropy_with_logits(output, labels, reduction="none")
             else:
                 losses = (output - (labels - task.mean) / task.std).square()
-            return (losses * known).sum() / known.sum().clamp(min=1)
+            return mean_of_known(losses, known, share)
 
     def regularisation(self, fields: FieldVectors) -> Tensor | None:
         if not self.embedding_l2:
@@ -115,6 +118,23 @@ class RowModel(nn.Module):
     def last_shared(self) -> list[Parameter]:
         """The weight of the last layer that all tasks share (of each expert, where there are several)."""
         return []
+
+
+def labels_of(batch: RowBatch, task: int) -> tuple[Tensor, Tensor | None]:
+    """The labels (B,) of a task and, of a part of a batch, the share of the whole whose label is known."""
+    return batch.labels[:, task], None if batch.known is None else batch.known[task]
+
+
+def mean_of_known(losses: Tensor, known: Tensor, share: Tensor | None = None) -> Tensor:
+    """The mean of ``losses`` (B,) over the rows that are ``known`` (B,), 0 where none is.
+
+    Of a part of a batch, the sum is divided by as many rows as would be known were the ``share`` that of the whole:
+    then the mean over all parts, each weighted by its rows, is the mean over the known rows of the whole.
+    """
+    count = known.sum().clamp(min=1)
+    if share is not None:
+        count = torch.where(share > 0, share * len(known), 1.0)
+    return (losses * known).sum() / count
 
 
 def summed(losses: dict[str, Tensor], extra: Tensor | None, count: int) -> Losses:

@@ -105,7 +105,9 @@ class UserItemModel(nn.Module):
         """The pair loss by the final vectors of all users (U, D) and items (N, D)."""
         if isinstance(self.pair_loss, _OverCatalogue):
             chosen = functional.embedding(batch.users, users)
-            given = (batch.users,) if getattr(self._item_loss, "over_targets", False) else ()
+            given: tuple[Any, ...] = (batch.users,) if getattr(self._item_loss, "over_targets", False) else ()
+            if given and batch.whole is not None:
+                given = (*given, batch.whole)
             return self._item_loss(chosen, items, batch.positives, self.counts, *given)
         candidates = torch.cat([batch.positives[:, None], batch.negatives], dim=1)
         return self._pair_loss(users, items, batch.users, candidates)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genrec.nn.dropout import Dropout
+from genrec.nn.several import num_processes, summed
 
 
 class MLP(nn.Module):
@@ -64,6 +65,8 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         rows = input.reshape(-1, input.shape[-1])
+        if self.training and num_processes() > 1:
+            return self._of_whole_batch(rows).reshape(input.shape)
         if self.training and len(rows) < 2:
             rows = functional.batch_norm(
                 rows, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
@@ -71,6 +74,24 @@ class BatchNorm(nn.BatchNorm1d):
         else:
             rows = super().forward(rows)
         return rows.reshape(input.shape)
+
+    def _of_whole_batch(self, rows: Tensor) -> Tensor:
+        """Mean and variance of the rows of all processes, each of which has a share of the batch."""
+        exact = rows.float()
+        count = summed(exact.new_tensor(float(len(rows))))
+        mean = summed(exact.sum(dim=0)) / count
+        variance = summed((exact - mean).square().sum(dim=0)) / count
+        if count < 2:
+            assert self.running_mean is not None and self.running_var is not None
+            mean, variance = self.running_mean, self.running_var
+        elif self.running_mean is not None and self.running_var is not None and self.momentum is not None:
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+                if self.num_batches_tracked is not None:
+                    self.num_batches_tracked += 1
+        normal = ((exact - mean) * (variance + self.eps).rsqrt()).to(rows.dtype)
+        return normal if self.weight is None else normal * self.weight + self.bias
 
 
 class Dice(nn.Module):

@@ -13,6 +13,7 @@ from torch.nn.functional import mse_loss
 
 from genrec.contracts import GenrecError
 from genrec.nn.kmeans import kmeans, nearest_codes
+from genrec.nn.several import gathered, of_first
 
 GRADIENT: Final = "gradient"
 EMA: Final = "ema"
@@ -143,6 +144,7 @@ class VectorQuantizer(nn.Module):
     @torch.no_grad()
     def update(self, inputs: Tensor, codes: Tensor) -> None:
         """Running means and restarts, once per training batch; codes change in place after they were read."""
+        inputs, codes = gathered(inputs), gathered(codes)
         counts = torch.bincount(codes, minlength=len(self.codebook))
         if not self.learnt:
             self.ema_counts.lerp_(counts.to(self.ema_counts), 1 - self.ema_decay)
@@ -159,7 +161,7 @@ class VectorQuantizer(nn.Module):
         """Dead codes take the place of inputs drawn from the batch without repetition, as far as it reaches."""
         if not len(dead):
             return
-        drawn = torch.randperm(len(inputs))[: len(dead)].to(inputs.device)
+        drawn = of_first(torch.randperm(len(inputs))[: len(dead)].to(inputs.device))
         dead = dead[: len(drawn)]
         self.codebook[dead] = inputs[drawn].to(self.codebook)
         self.ema_counts[dead] = 1.0

@@ -30,7 +30,7 @@ from genrec.schedulers import Constant, Schedule
 from genrec.trainers import checkpoints as files
 from genrec.trainers.checkpoints import CheckpointFolder
 from genrec.trainers.engine import build_engine, quiet_lightning, show_log
-from genrec.trainers.evaluation import beyond_accuracy, evaluate_items, evaluate_retrieval
+from genrec.trainers.evaluation import WeightedMean, beyond_accuracy, evaluate_items, evaluate_retrieval
 from genrec.trainers.hardware import Hardware
 from genrec.trainers.learner import Learner, optimizer_steps
 from genrec.trainers.parameter_groups import ParameterGroup
@@ -52,6 +52,7 @@ _SELDOM_READ = re.compile(
 
 
 _BATCH_SIZE = 256
+_APART = 1_000_003  # between the seeds of processes
 
 
 @dataclass(kw_only=True)
@@ -157,6 +158,7 @@ class BaseTrainer:
                 progress=progress,
                 loss=self.validate_step if part == VAL and trainable(model) else None,
                 collect=self.collect if part == TEST else None,
+                world=self.hardware.world,
             )
         if hasattr(model, "recommend"):
             return evaluate_retrieval(
@@ -172,6 +174,7 @@ class BaseTrainer:
                 loss=self.validate_step if part == VAL and trainable(model) else None,
                 beyond=beyond_accuracy(view, self.all_k_values, self.item_vectors) if part == TEST else None,
                 collect=self.collect if part == TEST else None,
+                world=self.hardware.world,
             )
         return evaluate_items(
             model,
@@ -181,7 +184,13 @@ class BaseTrainer:
             seed=self.context.seed,
             progress=progress,
             loss=self.validate_step,
+            world=self.hardware.world,
         )
+
+    @property
+    def averages_gradients(self) -> bool:
+        """Whether ``backward`` leaves gradients that are means over all processes already."""
+        return False
 
     def batch_size_for(self, model: Any) -> int:
         """Training targets of a batch."""
@@ -265,16 +274,19 @@ class BaseTrainer:
         self.context = context or default_context()
         self._model, self._data = model, data
         self.check_model(model)
-        self._tracker = Tracker(self.context.loggers)
+        self._tracker = Tracker(self._loggers)
         if not trainable(model):
             return None
         view = view_of(data, model)
+        self._check_processes(model)
         self.hardware.prepare()
         state = self._resumed_state(model, view)
         if state is None:
             self._checkpoints.clear()
             files.seed_all(self.context.seed)
             self._initialize(model, view)
+            if not self.hardware.world.leads:  # else several processes would drop the same units for their rows
+                files.seed_all(self.context.seed + _APART * self.hardware.world.rank)
         self._plan_schedule(model, view, state)
         return state
 
@@ -301,7 +313,13 @@ class BaseTrainer:
         if isinstance(model, nn.Module):
             model.to(device)
         return recommend_users(
-            model, view_of(data, model), users, k, batch_size=self.eval_batch_size, filter_seen=self.masks_seen(model)
+            model,
+            view_of(data, model),
+            users,
+            k,
+            batch_size=self.eval_batch_size,
+            filter_seen=self.masks_seen(model),
+            world=self.hardware_now.world,
         )
 
     def save_checkpoint(self, path: str | Path, model: nn.Module | None = None) -> Path:
@@ -363,7 +381,7 @@ class BaseTrainer:
         if context is not None and context is not self._context:
             self.context = context
         if not hasattr(self, "_tracker") or self._tracker.loggers == []:
-            self._tracker = Tracker(self.context.loggers)
+            self._tracker = Tracker(self._loggers)
         device = self.hardware.prepare()
         if isinstance(model, nn.Module):
             model.to(device)
@@ -383,7 +401,25 @@ class BaseTrainer:
     def context(self, context: RunContext) -> None:
         self._context = context
         self.hardware: Hardware = context.hardware or Hardware()
-        self._checkpoints = CheckpointFolder(context.output_dir / "checkpoints")
+        self._checkpoints = CheckpointFolder(context.output_dir / "checkpoints", writes=self.hardware.world.leads)
+
+    @property
+    def _loggers(self) -> Sequence[Any]:
+        return self.context.loggers if self.hardware.world.leads else ()
+
+    def _check_processes(self, model: nn.Module) -> None:
+        """Raises ``GenrecError`` for what several processes cannot train, and where this one of them is alone."""
+        if self.hardware.num_processes > 1 and self.hardware.world.size == 1:
+            raise GenrecError(
+                f"hardware.devices={self.hardware.devices} takes processes that only a run starts: use "
+                "python -m genrec.run, or hardware.devices=1 here."
+            )
+        sparse = any(getattr(module, "sparse_gradients", False) for module in model.modules())
+        if self.hardware.world.size > 1 and sparse:
+            raise GenrecError(
+                "Several processes average dense gradients only: use model.sparse_gradients=false, or "
+                "hardware.devices=1."
+            )
 
     @property
     def hardware_now(self) -> Hardware:
@@ -446,7 +482,6 @@ class BaseTrainer:
         with quiet_lightning():
             self._learner = Learner(self, model, view, resumed=state)
             engine = build_engine(self, self.hardware, self._tracker.loggers, max_epochs=last)
-            self._checkpoints.writes = engine.is_global_zero
             try:
                 engine.fit(self._learner)
             except SystemExit as error:
@@ -490,7 +525,8 @@ class BaseTrainer:
         """Validation, the decision to stop, files and lines at the end of an epoch; ``last.ckpt`` comes last."""
         if self._bar is not None:
             self._bar.close()
-        train_metrics = {f"train/{name}": value for name, value in learner.means.result().items()}
+        means = learner.means.together(self.hardware.world)
+        train_metrics = {f"train/{name}": value for name, value in means.result().items()}
         if hasattr(learner.model, "on_train_epoch_end"):
             learner.model.on_train_epoch_end()  # pyright: ignore[reportCallIssue]
         with self.hardware.autocast(learner.device):
@@ -510,7 +546,9 @@ class BaseTrainer:
             logger.warning("The training loss is not finite: training stops here. Lower optimizer.lr or clip harder.")
         stop = self.judge_epoch(learner, metrics)
         stop = self.on_epoch_end(train_metrics, eval_metrics) or stop or diverged
-        self.pruned = not stop and self._is_hopeless(metrics)
+        pruned = not stop and self._is_hopeless(metrics)
+        # Whoever watches talks to one process; and no two must ever come to differ over whether to go on.
+        stop, self.pruned = self.hardware.world.agreed((stop, pruned))
         self.stopped = stop or self.pruned
         self._keep_epoch(learner.model)
         self._save_last(learner, 0)
@@ -600,6 +638,8 @@ class BaseTrainer:
 
     def _save_last(self, learner: Learner, step_in_epoch: int) -> None:
         engine = learner.trainer
+        means = learner.means.together(self.hardware.world) if step_in_epoch else WeightedMean()
+        rng, *others = self.hardware.world.gather(files.rng_state())
         self._checkpoints.save_last(
             {
                 "identity": self._run_identity,
@@ -611,9 +651,10 @@ class BaseTrainer:
                 "optimizer": engine.optimizers[0].state_dict(),
                 "scaler": engine.precision_plugin.state_dict(),
                 "schedule": self.schedule.state_dict(),
-                "rng": files.rng_state(),
-                "sums": learner.means.sums if step_in_epoch else {},
-                "count": learner.means.count if step_in_epoch else 0,
+                "rng": rng,
+                "rng_of_others": others,
+                "sums": means.sums,
+                "count": means.count,
                 "history": self.metrics_history,
                 "logged": self._tracker.rows,
                 "policy": self.state_dict(),

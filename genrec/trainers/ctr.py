@@ -73,7 +73,8 @@ class CTRTrainer(AdvancedTrainer):
         device = self.hardware_now.prepare()
         model.to(device)
         with self.hardware_now.autocast(device):
-            return predict_rows(model, view_of(data, model), part, batch_size=self.eval_batch_size)
+            view, world = view_of(data, model), self.hardware_now.world
+            return predict_rows(model, view, part, batch_size=self.eval_batch_size, world=world)
 
     def test(self, model: nn.Module, data: Any, context: RunContext | None = None) -> dict[str, float]:
         """Metrics of the test rows."""
@@ -91,6 +92,7 @@ class CTRTrainer(AdvancedTrainer):
         )
         columns = {task.name: labels[:, place] for place, task in enumerate(view.features.tasks)}
         columns.update({f"predicted_{name}": values for name, values in self.predict(model, data, part).items()})
-        with atomic_path(path) as unfinished:
-            pl.DataFrame(columns).write_parquet(unfinished)
+        if self.hardware_now.world.leads:
+            with atomic_path(path) as unfinished:
+                pl.DataFrame(columns).write_parquet(unfinished)
         return path

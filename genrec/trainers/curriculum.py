@@ -55,6 +55,9 @@ class CurriculumTrainer(AdvancedTrainer):
 
     def train_step(self, model: nn.Module, batch: Any) -> Losses:
         taught = self._taught.to(batch.targets.device)[batch.targets.clamp(min=0)]
+        if batch.whole is not None:
+            kept = self._taught.to(batch.targets.device)[batch.whole[0]]
+            batch = replace(batch, whole=(batch.whole[0][kept], batch.whole[1][kept]))
         losses = super().train_step(model, replace(batch, targets=batch.targets.masked_fill(~taught, IGNORE)))
         difficulty = losses.total.new_tensor(self.difficulty)
         return replace(losses, parts={**losses.parts, "difficulty": difficulty})

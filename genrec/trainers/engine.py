@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
+from genrec.trainers.strategy import strategy_options
+
 if TYPE_CHECKING:
     from genrec.trainers.base import BaseTrainer
     from genrec.trainers.hardware import Hardware
@@ -25,7 +27,7 @@ def build_engine(
     Its counters start where the run stands, so that callbacks see the true epoch and step after a resume.
     """
     engine = pl.Trainer(
-        **hardware.engine_options(),
+        **{**hardware.engine_options(), **strategy_options(hardware, by_hand=policy.averages_gradients)},
         logger=list(loggers) or False,
         callbacks=policy.extra_callbacks,
         max_epochs=max_epochs or policy.max_epochs,

@@ -5,6 +5,7 @@ Shapes: B users of a batch, k length of a list, T targets per user, N items, D w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from genrec.data.sequences import SequencesView, history_batch
 from genrec.metrics.beyond_accuracy import BeyondAccuracy
 from genrec.metrics.ranking import RankingAccumulator
 from genrec.trainers.progress import track
+from genrec.trainers.world import ALONE, World
 
 _NAMES = {"train": "Scoring training items", "val": "Validating", "test": "Testing"}
 _NO_LIMIT = 1_000_000  # history length for models that take any
@@ -38,6 +40,7 @@ def evaluate_retrieval(
     loss: Callable[[Any, SequenceBatch], Losses] | None = None,
     beyond: BeyondAccuracy | None = None,
     collect: Callable[[HistoryBatch, Recommendations, Tensor], None] | None = None,
+    world: World = ALONE,
 ) -> dict[str, float]:
     """Ranking metrics over the whole catalogue, means over users, named like ``test/recall@10``.
 
@@ -45,7 +48,7 @@ def evaluate_retrieval(
     measures memorisation. ``loss``, a function of the model and a batch, adds ``<part>/loss`` of the first
     held-out item of each user. ``beyond`` is given every list too and adds its own metrics.
     ``collect`` is given every batch, its recommendations (B, k) and its targets (B, T). No metrics where no user has
-    targets.
+    targets. Of a ``world`` of several processes each takes some batches, and all are given the metrics of all users.
     """
     if part == TRAIN:
         view, held_out = memorisation_view(view), "val"
@@ -64,7 +67,7 @@ def evaluate_retrieval(
     ranking = RankingAccumulator(ks)
     means = WeightedMean()
     with evaluating(model, seed):
-        for batch, targets in track(batches, _NAMES.get(part, part), enabled=progress):
+        for batch, targets in track(SharedBatches(batches, world), _NAMES.get(part, part), enabled=progress):
             batch, targets = batch.to(device), targets.to(device)
             found = model.recommend(batch, ks[-1])
             ranking.update(found.items, targets)
@@ -75,10 +78,36 @@ def evaluate_retrieval(
                 beyond.update(found.items, batch.users)
             if collect is not None:
                 collect(batch, found, targets)
+    if world.size > 1:
+        means = means.together(world)
+        ranking.replace(world.gather((ranking.sums, ranking.count)))
+        if beyond is not None:
+            beyond.replace(world.gather(beyond.totals))
+        if collect is not None and hasattr(collect, "together"):
+            collect.together(world)  # pyright: ignore[reportFunctionMemberAccess]
     metrics = ranking.compute() if ranking.count else {}
     if beyond is not None and ranking.count:
         metrics.update(beyond.compute())
     return {f"{part}/{name}": value for name, value in {**means.result(), **metrics}.items()}
+
+
+class SharedBatches:
+    """Of the batches of an evaluation those that this process of a ``world`` takes: every ``size``-th."""
+
+    def __init__(self, batches: Any, world: World) -> None:
+        self.batches = batches
+        self.world = world
+
+    def __len__(self) -> int:
+        return len(self.world.share(len(self.batches)))
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.world.size == 1:
+            yield from self.batches
+        elif hasattr(self.batches, "__getitem__"):
+            yield from (self.batches[index] for index in self.world.share(len(self.batches)))
+        else:
+            yield from itertools.islice(self.batches, self.world.rank, None, self.world.size)
 
 
 def beyond_accuracy(
@@ -105,6 +134,7 @@ def evaluate_items(
     seed: int = 0,
     progress: bool = True,
     loss: Callable[[Any, Any], Losses] | None = None,
+    world: World = ALONE,
 ) -> dict[str, float]:
     """Mean loss and its parts of a tokenizer model over the items of ``part``, named like ``val/loss``.
 
@@ -113,11 +143,12 @@ def evaluate_items(
     device = device_of(model)
     mean = WeightedMean()
     with evaluating(model, seed):
-        for batch in track(view.eval_batches(part, batch_size=batch_size), _NAMES.get(part, part), enabled=progress):
+        batches = SharedBatches(view.eval_batches(part, batch_size=batch_size), world)
+        for batch in track(batches, _NAMES.get(part, part), enabled=progress):
             batch = batch.to(device)
             losses = model.loss(batch) if loss is None else loss(model, batch)
             mean.add({"loss": losses.total, **losses.parts}, losses.count)
-    return {f"{part}/{name}": value for name, value in mean.result().items()}
+    return {f"{part}/{name}": value for name, value in mean.together(world).result().items()}
 
 
 def recommend_users(
@@ -128,8 +159,12 @@ def recommend_users(
     *,
     batch_size: int = 256,
     filter_seen: bool = False,
+    world: World = ALONE,
 ) -> Recommendations:
-    """The best k items for users of a view (indices; None: all), after everything that is known of each: (U, k)."""
+    """The best k items for users of a view (indices; None: all), after everything that is known of each: (U, k).
+
+    Of a ``world`` of several processes each takes some of the users, and all are given the lists of all.
+    """
     history: Ragged = view.history("all")
     chosen = np.arange(len(history)) if users is None else np.asarray(users, dtype=np.int64)
     wrong = chosen[(chosen < 0) | (chosen >= len(history))]
@@ -138,15 +173,16 @@ def recommend_users(
     if not 1 <= k <= view.num_items:
         raise GenrecError(f"k={k}: give a number of items from 1 to {view.num_items}, the size of the catalogue.")
     device, limit = device_of(model), getattr(model, "max_history", None) or _NO_LIMIT
-    items, scores = [torch.empty(0, k, dtype=torch.int64)], [torch.empty(0, k)]
+    lists = []
     with evaluating(model):
-        for begin in range(0, len(chosen), batch_size):
+        for begin in range(0, len(chosen), batch_size)[world.rank :: world.size]:
             part = chosen[begin : begin + batch_size]
             batch = history_batch(part, history.take(part), max_history=limit, filter_seen=filter_seen)
             found = model.recommend(batch.to(device), k)
-            items.append(found.items.cpu())
-            scores.append(found.scores.float().cpu())
-    return Recommendations(torch.cat(items), torch.cat(scores))
+            lists.append((found.items.cpu(), found.scores.float().cpu()))
+    lists = [(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k)), *world.in_turn(lists)]
+    items, scores = (torch.cat(parts) for parts in zip(*lists, strict=True))
+    return Recommendations(items, scores)
 
 
 class WeightedMean:
@@ -162,6 +198,17 @@ class WeightedMean:
             total = _precise(value.detach()) * count
             self.sums[name] = self.sums[name] + total if name in self.sums else total
         self.count += count
+
+    def together(self, world: World) -> WeightedMean:
+        """The mean over the samples of all processes."""
+        if world.size == 1:
+            return self
+        whole = WeightedMean()
+        for sums, count in world.gather(({name: total.cpu() for name, total in self.sums.items()}, self.count)):
+            whole.count += count
+            for name, total in sums.items():
+                whole.sums[name] = whole.sums[name] + total if name in whole.sums else total
+        return whole
 
     def result(self) -> dict[str, float]:
         return {name: float(total) / self.count for name, total in self.sums.items()} if self.count else {}

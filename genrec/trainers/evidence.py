@@ -18,6 +18,7 @@ from genrec.contracts import IGNORE, TEST, HistoryBatch, Recommendations, RowBat
 from genrec.features import TaskSpec
 from genrec.metrics.ranking import RankingAccumulator
 from genrec.records import ROWS_FILE, SAMPLES_FILE, USERS_FILE
+from genrec.trainers.world import World
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,6 +27,7 @@ METRICS = ("recall", "ndcg", "hit")
 MAX_ROWS = 2_000_000  # of a table whose predictions are kept
 NUM_SAMPLES = 8  # users whose lists are kept
 _LONGEST_SAMPLE = 12  # items of a history that are shown
+_NOBODY = np.empty(0, dtype=np.int64)
 
 
 class ListEvidence:
@@ -51,6 +53,13 @@ class ListEvidence:
         self.users.append(users[scored])
         for place in np.flatnonzero(np.isin(users, self.sampled)).tolist():
             self.lists[int(users[place])] = (found.items[place].tolist(), found.scores[place].float().tolist())
+
+    def together(self, world: World) -> None:
+        """Adds what the other processes have collected of their users."""
+        found = world.gather((np.concatenate([*self.users, _NOBODY]), self.ranking.per_user(), self.lists))
+        self.users = [users for users, _, _ in found]
+        self.ranking.keep([values for _, values, _ in found])
+        self.lists = {user: entry for _, _, lists in found for user, entry in lists.items()}
 
     def metrics(self) -> pl.DataFrame:
         """A row per scored user: ``user``, the internal index, and the metrics, float32."""
@@ -127,6 +136,14 @@ class RowEvidence:
             self.groups.append(batch.groups.cpu().numpy())
         for name in self.tasks:
             self.predictions[name].append(predictions[name].float().cpu().numpy())
+
+    def together(self, world: World) -> None:
+        """Adds what the other processes have collected of their batches."""
+        self.count = sum(world.gather(self.count))
+        if not self.complete:
+            return
+        self.labels, self.groups = world.in_turn(self.labels), world.in_turn(self.groups)
+        self.predictions = {name: world.in_turn(parts) for name, parts in self.predictions.items()}
 
     @property
     def complete(self) -> bool:

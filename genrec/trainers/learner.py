@@ -7,18 +7,20 @@ import functools
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from genrec.contracts import GenrecError, Plan
+from genrec.contracts import GenrecError, Losses, Plan
 from genrec.optimizers import build_optimizer, clip_gradients
 from genrec.schedulers import Schedule
 from genrec.trainers.checkpoints import set_rng_state
 from genrec.trainers.evaluation import WeightedMean
 from genrec.trainers.parameter_groups import frozen_parameters, parameter_groups
+from genrec.trainers.world import ALONE, World
 
 if TYPE_CHECKING:
     from genrec.trainers.base import BaseTrainer
@@ -26,17 +28,45 @@ if TYPE_CHECKING:
 DEFAULT_LR, DEFAULT_WEIGHT_DECAY = 1e-3, 0.01
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes takes of a batch. Where there are fewer rows than processes, it is a row that
+    another has too, which does not ``count`` here."""
+
+    batch: Any
+    counts: bool
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Share:
+        return replace(self, batch=_moved(self.batch, device, non_blocking=non_blocking))
+
+
+def share_of(batch: Any, rank: int, size: int) -> Share:
+    """Every ``size``-th row of a batch, from row ``rank`` on."""
+    if not hasattr(batch, "take"):
+        raise GenrecError(
+            f"Several processes divide batches by rows, and {type(batch).__name__} has no method take(rows). "
+            "Derive it from one of genrec.contracts, or use hardware.devices=1."
+        )
+    share = batch.take(slice(rank, None, size))
+    return Share(share, True) if _num_rows(share) else Share(batch.take(slice(0, 1)), False)
+
+
+def _num_rows(batch: Any) -> int:
+    return len(next(value for value in vars(batch).values() if isinstance(value, Tensor)))
+
+
 class EpochLoader:
-    """The batches of one epoch from batch ``start`` on; of several processes each takes every ``world_size``-th batch.
+    """The batches of one epoch from batch ``start`` on; of several processes each has its ``Share`` of every batch.
 
     ``ahead`` cuts the next batch in a thread while the device computes; batches are pure functions of their index, so
     the order and the numbers are the same.
     """
 
-    def __init__(self, plan: Plan, *, start: int = 0, rank: int = 0, world_size: int = 1, ahead: bool = False) -> None:
+    def __init__(self, plan: Plan, *, start: int = 0, world: World = ALONE, ahead: bool = False) -> None:
         self.plan = plan
-        self.num_batches = len(plan) // world_size  # of this process, from the start of the epoch
-        self.indices = range(rank, self.num_batches * world_size, world_size)[start:]
+        self.num_batches = len(plan)  # from the start of the epoch
+        self.indices = range(self.num_batches)[start:]
+        self.world = world
         self.ahead = ahead
 
     def __len__(self) -> int:
@@ -44,16 +74,20 @@ class EpochLoader:
 
     def __iter__(self) -> Iterator[Any]:
         if not self.ahead:
-            yield from (self.plan[index] for index in self.indices)
+            yield from map(self._cut, self.indices)
             return
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(self.plan.__getitem__, self.indices[0]) if self.indices else None
+            waiting = pool.submit(self._cut, self.indices[0]) if self.indices else None
             for index in self.indices[1:]:
                 assert waiting is not None
-                ready, waiting = waiting.result(), pool.submit(self.plan.__getitem__, index)
+                ready, waiting = waiting.result(), pool.submit(self._cut, index)
                 yield ready
             if waiting is not None:
                 yield waiting.result()
+
+    def _cut(self, index: int) -> Any:
+        batch = self.plan[index]
+        return batch if self.world.size == 1 else share_of(batch, self.world.rank, self.world.size)
 
 
 class Learner(pl.LightningModule):
@@ -72,6 +106,7 @@ class Learner(pl.LightningModule):
         self.step_in_epoch = 0
         self.loader: EpochLoader | None = None
         self.latest: Tensor | None = None  # loss of the last batch
+        self.weight: Tensor | float = 1.0  # of this process's loss, such that the mean over processes is the batch's
         self._frozen: list[nn.Parameter] = []
         loss: Any = model.loss
         self.loss = torch.compile(loss) if policy.hardware.compile else loss
@@ -90,21 +125,17 @@ class Learner(pl.LightningModule):
         self.step_in_epoch = 0
         self.means = WeightedMean()
         if resumed is not None and resumed["step_in_epoch"] == 0:
-            set_rng_state(resumed["rng"])
+            self._continue_draws(resumed)
         policy.current_epoch += 1
         policy.on_epoch_start()
         if resumed is not None and resumed["step_in_epoch"] > 0:
             self.step_in_epoch = resumed["step_in_epoch"]
-            self.means.sums = {name: total.to(self.device) for name, total in resumed["sums"].items()}
-            self.means.count = resumed["count"]
+            if self.world.leads:
+                self.means.sums = {name: total.to(self.device) for name, total in resumed["sums"].items()}
+                self.means.count = resumed["count"]
         plan = policy.train_plan(self.view, self.model)
-        self.loader = EpochLoader(
-            plan,
-            start=self.step_in_epoch,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
-            ahead=self.device.type != "cpu",
-        )
+        ahead = self.device.type != "cpu"
+        self.loader = EpochLoader(plan, start=self.step_in_epoch, world=self.world, ahead=ahead)
         policy.begin_epoch(self.loader.num_batches, self.step_in_epoch)
         return self.loader
 
@@ -125,19 +156,44 @@ class Learner(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         self.model.train()
         if self.resumed is not None and self.resumed["step_in_epoch"] > 0:
-            set_rng_state(self.resumed["rng"])  # last of all, so that nothing since the start can have drawn from it
+            self._continue_draws(self.resumed)  # last of all, so that nothing since the start can have drawn from it
         self.resumed = None
+
+    @property
+    def world(self) -> World:
+        return self.policy.hardware.world
+
+    def _continue_draws(self, resumed: dict[str, Any]) -> None:
+        """Random numbers go on as those of this process would have."""
+        if self.world.leads:
+            set_rng_state(resumed["rng"])
+        elif self.world.rank <= len(resumed.get("rng_of_others", ())):
+            set_rng_state(resumed["rng_of_others"][self.world.rank - 1])
 
     # -- a step
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch.to(device, non_blocking=device.type == "cuda") if hasattr(batch, "to") else batch
+        return _moved(batch, device, non_blocking=device.type == "cuda")
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if isinstance(batch, Share):
+            return self._step_of_share(batch)
         losses = self.policy.train_step(self.model, batch)
         self.means.add({"loss": losses.total, **losses.parts}, losses.count)
         self.latest = losses.total.detach()
         return losses.total
+
+    def _step_of_share(self, share: Share) -> Tensor:
+        """The loss of a share, weighted such that the mean over all processes is that of the whole batch."""
+        losses: Losses = self.policy.train_step(self.model, share.batch)
+        count = losses.count if share.counts else 0
+        own = losses.total.detach().double() * count if count else losses.total.new_zeros((), dtype=torch.float64)
+        loss, whole = self.world.sum(torch.stack([own, own.new_tensor(count)])).unbind()
+        if count:
+            self.means.add({"loss": losses.total, **losses.parts}, count)
+        self.latest = loss / whole.clamp(min=1)
+        self.weight = (count * self.world.size / whole.clamp(min=1)).to(losses.total.dtype)
+        return losses.total * self.weight
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         self.policy.backward(self, loss)
@@ -211,6 +267,10 @@ class Learner(pl.LightningModule):
         """The rate now, of parameters that have no scale of their own."""
         group = self.trainer.optimizers[0].param_groups[0]
         return group["lr"] / group.get("lr_scale", 1.0)
+
+
+def _moved(batch: Any, device: torch.device, *, non_blocking: bool) -> Any:
+    return batch.to(device, non_blocking=non_blocking) if hasattr(batch, "to") else batch
 
 
 def _settings(state: dict[str, Any]) -> list[dict[str, Any]]:

@@ -109,7 +109,7 @@ class MatchTrainer(AdvancedTrainer):
                 vectors = model.encode_items().float().cpu().numpy().copy()  # pyright: ignore[reportCallIssue]
         else:
             vectors = _encoded(model, self._histories(view, _longest(model)))
-        if path is not None:
+        if path is not None and self.hardware_now.world.leads:
             log = getattr(data, "log", None)
             ids = np.arange(len(vectors)) if log is None else getattr(log, f"{mode}_ids")
             write_vectors(Path(path), f"{mode}_id", ids, vectors)

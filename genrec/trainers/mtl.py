@@ -43,6 +43,10 @@ class MTLTrainer(CTRTrainer):
         self._balancer_state: dict[str, Any] | None = None  # of a run to be continued
 
     @property
+    def averages_gradients(self) -> bool:
+        return self.balances
+
+    @property
     def balances(self) -> bool:
         """Whether the losses are more than summed."""
         return type(self.balancer) is not Equal
@@ -81,6 +85,9 @@ class MTLTrainer(CTRTrainer):
         assert self._pending is not None
         losses, extra = self._pending
         self._pending = None
+        if self.hardware.world.size > 1:
+            losses = {name: value * learner.weight for name, value in losses.items()}
+            extra = None if extra is None else extra * learner.weight
         self.balancer.backward(losses, *self._divided, extra=extra)
 
     def after_batch(self, learner: Learner, *, stepped: bool) -> None:

@@ -17,8 +17,9 @@ from genrec.features import TaskSpec
 from genrec.metrics import binary, regression
 from genrec.metrics.binary import BinaryAccumulator
 from genrec.metrics.regression import RegressionAccumulator
-from genrec.trainers.evaluation import WeightedMean, device_of, evaluating
+from genrec.trainers.evaluation import SharedBatches, WeightedMean, device_of, evaluating
 from genrec.trainers.progress import track
+from genrec.trainers.world import ALONE, World
 
 _NAMES = {"train": "Scoring training rows", "val": "Validating", "test": "Testing"}
 MEAN_OF_TASKS = "auc"  # the one metric that is also averaged over tasks
@@ -34,6 +35,7 @@ def evaluate_rows(
     progress: bool = True,
     loss: Callable[[Any, RowBatch], Losses] | None = None,
     collect: Callable[[RowBatch, dict[str, torch.Tensor]], None] | None = None,
+    world: World = ALONE,
 ) -> dict[str, float]:
     """Metrics of every task on ``part``: ``test/auc``, or ``test/<task>/auc`` and their mean where tasks are several.
 
@@ -41,17 +43,24 @@ def evaluate_rows(
     score; regression MSE, RMSE, MAE and R2. Rows whose label is not known do not count. A task that is given another is
     also judged on the rows where that one happened, as ``<task>_given_<other>``: by the model's own prediction of that
     where it has one, else by its prediction of the task. ``loss`` adds ``<part>/loss``; ``collect`` is given every
-    batch and its predictions.
+    batch and its predictions. Of a ``world`` of several processes each takes some batches, and all are given the
+    metrics of all rows.
     """
     judges = {name: _Judge(task, name, view.features.tasks) for task, name in _judged(view.features.tasks)}
     means = WeightedMean()
-    for batch, predictions, losses in _predictions(model, view, part, batch_size, seed, progress, loss):
+    for batch, predictions, losses in _predictions(model, view, part, batch_size, seed, progress, loss, world):
         if losses is not None:
             means.add({"loss": losses.total}, losses.count)
         if collect is not None:
             collect(batch, predictions)
         for name, judge in judges.items():
             judge.update(predictions[name if name in predictions else judge.task.name], batch)
+    if world.size > 1:
+        means = means.together(world)
+        for judge in judges.values():
+            judge.together(world)
+        if collect is not None and hasattr(collect, "together"):
+            collect.together(world)  # pyright: ignore[reportFunctionMemberAccess]
     several = len(view.features.tasks) > 1
     found = {name: judge.compute() for name, judge in judges.items()}
     metrics = {f"{name}/{key}" if several else key: value for name, row in found.items() for key, value in row.items()}
@@ -72,22 +81,24 @@ def metric_names(tasks: Sequence[TaskSpec], part: str) -> list[str]:
 
 
 def predict_rows(
-    model: Any, view: Any, part: str, *, batch_size: int = 8192, progress: bool = False
+    model: Any, view: Any, part: str, *, batch_size: int = 8192, progress: bool = False, world: World = ALONE
 ) -> dict[str, np.ndarray]:
-    """(M,) float32 predictions of every task for the rows of ``part``, in stored order."""
-    columns: dict[str, list[np.ndarray]] = {}
-    for _, predictions, _ in _predictions(model, view, part, batch_size, 0, progress, None):
-        for name, values in predictions.items():
-            columns.setdefault(name, []).append(values.float().cpu().numpy())
-    return {name: np.concatenate(values) for name, values in columns.items()}
+    """(M,) float32 predictions of every task for the rows of ``part``, in stored order; in every process of a
+    ``world``."""
+    found = [
+        {name: values.float().cpu().numpy() for name, values in predictions.items()}
+        for _, predictions, _ in _predictions(model, view, part, batch_size, 0, progress, None, world)
+    ]
+    found = world.in_turn(found)
+    return {name: np.concatenate([batch[name] for batch in found]) for name in (found[0] if found else ())}
 
 
 def _predictions(
-    model: Any, view: Any, part: str, batch_size: int, seed: int, progress: bool, loss: Any
+    model: Any, view: Any, part: str, batch_size: int, seed: int, progress: bool, loss: Any, world: World
 ) -> Iterator[tuple[RowBatch, dict[str, torch.Tensor], Losses | None]]:
     device = device_of(model)
     with evaluating(model, seed):
-        batches = view.eval_batches(part, batch_size=batch_size)
+        batches = SharedBatches(view.eval_batches(part, batch_size=batch_size), world)
         for batch in track(batches, _NAMES.get(part, part), enabled=progress):
             batch = batch.to(device)
             yield batch, model.predict(batch), None if loss is None else loss(model, batch)
@@ -123,6 +134,11 @@ class _Judge:
             self.gathered.update(predicted, labels, None if batch.groups is None else batch.groups[kept])
         else:
             self.gathered.update(predicted, labels)
+
+    def together(self, world: World) -> None:
+        """Adds what the other processes have gathered."""
+        gathered: Any = self.gathered
+        gathered.replace(world.in_turn(gathered.batches))
 
     def compute(self) -> dict[str, float]:
         return self.gathered.compute()

@@ -19,8 +19,9 @@ from genrec.metrics.diversity import evaluate_diversity
 from genrec.metrics.ranking import ndcg_at_k, recall_at_k
 from genrec.trainers.advanced import AdvancedTrainer
 from genrec.trainers.base import view_of
-from genrec.trainers.evaluation import device_of, evaluate_retrieval, evaluating
+from genrec.trainers.evaluation import SharedBatches, device_of, evaluate_retrieval, evaluating
 from genrec.trainers.samples import Samples, check_can_generate
+from genrec.trainers.world import ALONE, World
 
 _TARGETS_AT_ONCE = 8  # per user: a decoder alone repeats the history for each
 
@@ -67,6 +68,7 @@ class TIGERTrainer(AdvancedTrainer):
             max_users=self.max_eval_users,
             seed=self.context.seed,
             progress=self.context.progress,
+            world=self.hardware.world,
         )
         return {name.removeprefix(f"{part}/"): value for name, value in metrics.items()}
 
@@ -79,12 +81,14 @@ class TIGERTrainer(AdvancedTrainer):
                 "Use model=tiger or model=tiger_item."
             )
         total, count = 0.0, 0
+        world = self.hardware.world
         with evaluating(model):
-            for batch, targets in self._eval_batches(model, data, part, max_users=None):
+            for batch, targets in self._eval_batches(model, data, part, max_users=None, world=world):
                 for some in targets.split(_TARGETS_AT_ONCE, dim=1):
                     log_probs = model.log_prob(batch, some.clamp(min=0)).double()
                     total += float(log_probs[some != IGNORE].sum())
                     count += int((some != IGNORE).sum())
+        total, count = (sum(parts) for parts in zip(*world.gather((total, count)), strict=True))
         if not count:
             raise GenrecError(f"No user has an item in the part {part!r}, so there is nothing to be perplexed by.")
         return math.exp(-total / (count * model.num_levels))
@@ -147,7 +151,7 @@ class TIGERTrainer(AdvancedTrainer):
         return plan, view.eval_batches(VAL, **options), view.eval_batches(TEST, **options)
 
     def _eval_batches(
-        self, model: Any, data: Any, part: str, *, max_users: int | None
+        self, model: Any, data: Any, part: str, *, max_users: int | None, world: World = ALONE
     ) -> Iterator[tuple[HistoryBatch, Tensor]]:
         device = device_of(model)
         batches = view_of(data, model).eval_batches(
@@ -158,7 +162,7 @@ class TIGERTrainer(AdvancedTrainer):
             max_users=max_users,
             seed=self.context.seed,
         )
-        for batch, targets in batches:
+        for batch, targets in SharedBatches(batches, world):
             yield batch.to(device), targets.to(device)
 
     def _sampling(self, temperature: float | None, top_k: int | None, top_p: float | None) -> dict[str, Any]:

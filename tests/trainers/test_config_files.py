@@ -14,7 +14,16 @@ import yaml
 CONF = Path(__file__).parents[2] / "conf"
 OWN = [path for group in ("trainer", "scheduler", "hardware") for path in sorted((CONF / group).glob("*.yaml"))]
 FOREIGN = [path for group in ("optimizer", "logger", "callbacks") for path in sorted((CONF / group).glob("*.yaml"))]
-ON_PURPOSE = {"gpu.yaml": {"accelerator", "precision"}, "cpu.yaml": {"accelerator"}, "mps.yaml": {"accelerator"}}
+ON_PURPOSE = {
+    "gpu.yaml": {"accelerator", "precision"},
+    "cpu.yaml": {"accelerator"},
+    "mps.yaml": {"accelerator"},
+    "ddp.yaml": {"devices", "strategy"},
+    "ddp_cpu.yaml": {"accelerator", "devices", "strategy"},
+    "fsdp.yaml": {"accelerator", "devices", "strategy"},
+    "torchrun.yaml": {"devices", "strategy", "launcher"},
+    "slurm.yaml": {"devices", "strategy", "launcher"},
+}
 
 
 def target(name: str) -> Any:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from trainer_toys import toy_context, toy_model, toy_view
 
 from genrec.contracts import GenrecError
 from genrec.trainers.hardware import Hardware
+from genrec.trainers.simple import SimpleTrainer
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,10 @@ def test_evaluation_runs_in_training_s_precision() -> None:
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("options", [{"num_threads": 0}, {"devices": 0}, {"devices": "two"}, {"devices": 2}])
+@pytest.mark.skipif(torch.cuda.device_count() > 1, reason="needs a machine with one GPU at most")
+@pytest.mark.parametrize(
+    "options", [{"num_threads": 0}, {"devices": 0}, {"devices": "two"}, {"devices": 2, "accelerator": "auto"}]
+)
 def test_impossible_numbers_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(GenrecError, match=f"hardware.{next(iter(options))}="):
         Hardware(**options)
@@ -64,3 +70,27 @@ def test_impossible_numbers_are_refused(options: dict[str, Any]) -> None:
 def test_automatic_precision_is_bfloat16_where_it_is_fast(fast: bool, expected: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: fast)
     assert Hardware(accelerator="cpu", precision="auto").precision == expected
+
+
+def test_devices_of_one_machine() -> None:
+    assert Hardware(accelerator="cpu", devices=3).num_processes == 3
+    assert Hardware(accelerator="cpu", devices="auto", strategy="ddp").num_processes == 1
+    single = Hardware(accelerator="cpu", devices=3).alone()
+    assert (single.num_processes, single.world.size) == (1, 1)
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
+def test_a_launcher_that_is_not_there_is_named(launcher: Any) -> None:
+    with pytest.raises(GenrecError, match=rf"launcher={launcher}.*hardware=ddp"):
+        Hardware(accelerator="cpu", strategy="ddp", launcher=launcher).join()
+
+
+def test_a_model_is_not_divided_yet() -> None:
+    with pytest.raises(GenrecError, match="hardware=ddp"):
+        Hardware(accelerator="cpu", strategy="fsdp", devices=2).join()
+
+
+def test_several_processes_do_not_come_of_themselves(tmp_path: Path) -> None:
+    hardware = Hardware(accelerator="cpu", devices=2)
+    with pytest.raises(GenrecError, match="python -m genrec"):
+        SimpleTrainer(max_epochs=1).fit(toy_model(), toy_view(), toy_context(tmp_path, hardware=hardware))

@@ -8,10 +8,11 @@ import pytest
 import torch
 from trainer_toys import toy_context, toy_model, toy_view
 
-from genrec.contracts import GenrecError
+from genrec.contracts import GenrecError, SequenceBatch
 from genrec.trainers.hardware import Hardware
-from genrec.trainers.learner import EpochLoader
+from genrec.trainers.learner import EpochLoader, share_of
 from genrec.trainers.simple import SimpleTrainer
+from genrec.trainers.world import World
 
 PLAN: Any = list(range(10))
 
@@ -24,9 +25,22 @@ def test_the_loader_starts_anywhere_and_keeps_the_order(ahead: bool) -> None:
 
 
 def test_processes_share_the_batches_evenly() -> None:
-    parts = [list(EpochLoader(PLAN, rank=rank, world_size=3)) for rank in range(3)]
-    assert parts == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
-    assert list(EpochLoader(PLAN, start=1, rank=2, world_size=3)) == [5, 8]
+    whole = toy_view().train_plan(toy_model(), batch_size=32, seed=1, epoch=1)
+    loaders = [EpochLoader(whole, world=World(rank, 3), ahead=rank == 1) for rank in range(3)]
+    assert {len(loader) for loader in loaders} == {len(whole)}  # so that none waits for a step that another has not
+    for index, shares in enumerate(zip(*loaders, strict=True)):
+        users = [share.batch.users.tolist() for share in shares if share.counts]
+        assert sorted(user for part in users for user in part) == sorted(whole[index].users.tolist())
+        assert max(map(len, users)) - min(map(len, users)) <= 1
+
+
+def test_a_batch_of_fewer_rows_than_processes_counts_each_once() -> None:
+    batch = SequenceBatch(*(torch.arange(2) for _ in range(4)))
+    shares = [share_of(batch, rank, 3) for rank in range(3)]
+    assert [share.batch.users.tolist() for share in shares] == [[0], [1], [0]]
+    assert [share.counts for share in shares] == [True, True, False]
+    with pytest.raises(GenrecError, match="no method take"):
+        share_of([1, 2], 0, 2)
 
 
 def test_an_error_while_cutting_ahead_is_raised() -> None:

@@ -1,0 +1,93 @@
+"""Lightning's strategies for processes that have met already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.strategies import DDPStrategy, Strategy
+
+from genrec.trainers.hardware import Hardware
+from genrec.trainers.world import World
+
+
+def strategy_options(hardware: Hardware, *, by_hand: bool) -> dict[str, Any]:
+    """The arguments of ``pl.Trainer`` that the world of ``hardware`` decides; ``by_hand``: whether a policy averages
+    gradients itself."""
+    world = hardware.world
+    if world.size == 1:
+        return {}
+    return {
+        "devices": world.local_size,
+        "num_nodes": max(1, world.size // world.local_size),
+        "strategy": _strategy(hardware, by_hand=by_hand),
+    }
+
+
+def _strategy(hardware: Hardware, *, by_hand: bool) -> Strategy:
+    environment = _Met(hardware.world)
+    # Not every parameter takes part in every step: a share may hold no target, and a stack its unused levels.
+    return _Averaged(
+        by_hand=by_hand, cluster_environment=environment, find_unused_parameters=True, broadcast_buffers=False
+    )
+
+
+class _Met(ClusterEnvironment):
+    """What Lightning asks of where its processes come from."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    @property
+    def main_address(self) -> str:
+        return ""
+
+    @property
+    def main_port(self) -> int:
+        return 0
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self.world.size
+
+    def set_world_size(self, size: int) -> None:
+        pass
+
+    def global_rank(self) -> int:
+        return self.world.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        pass
+
+    def local_rank(self) -> int:
+        return self.world.local_rank
+
+    def node_rank(self) -> int:
+        return self.world.rank // self.world.local_size
+
+
+class _Averaged(DDPStrategy):
+    """Every process has the whole model, and gradients are averaged: by torch, or ``by_hand`` by the policy."""
+
+    def __init__(self, *, by_hand: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self.by_hand = by_hand
+
+    def setup_distributed(self) -> None:
+        # Lightning's own would also start the random numbers anew, unlike in a run of one process.
+        self.set_world_ranks()
+        self._process_group_backend = self._get_process_group_backend()
+        rank_zero_only.rank = self.global_rank
+
+    def configure_ddp(self) -> None:
+        if not self.by_hand:
+            super().configure_ddp()

@@ -1,0 +1,185 @@
+"""The processes of a run: which of them this one is, and how they tell each other what each has found.
+
+A run of one process is a world of its own, in which nothing is sent. In one of several, the process of rank 0 leads: it
+alone writes and logs. All of them decide alike, because all are given the same numbers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch._C._distributed_c10d import TCPStore
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from genrec.contracts import GenrecError
+
+T = TypeVar("T")
+Launcher = Literal["auto", "torchrun", "slurm"]
+
+_PATIENCE = timedelta(days=7)  # one process may train a tokenizer while the others wait; the dead are found otherwise
+_LOCAL = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class World:
+    """``rank`` 0 to ``size`` - 1 of this process, ``local_rank`` among the ``local_size`` of its machine.
+
+    ``store`` is where processes leave notes before they have ``met``; from then on they exchange tensors and objects.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    store: Any = field(default=None, repr=False, compare=False)
+    group: Any = field(default=None, repr=False, compare=False)  # of the processors, whatever the devices talk by
+    _notes: Iterator[int] = field(default_factory=itertools.count, repr=False, compare=False)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    # -- before they have met
+
+    def told(self, value: T | None = None) -> T:
+        """What the leader gives as ``value``, in every process."""
+        if self.size == 1:
+            return value  # pyright: ignore[reportReturnType]
+        note = f"told/{next(self._notes)}"
+        if self.leads:
+            self.store.set(note, pickle.dumps(value))
+            return value  # pyright: ignore[reportReturnType]
+        return pickle.loads(self.store.get(note))
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """A block that the others enter when the leader has left it: what it put into a cache they find there."""
+        note = f"done/{next(self._notes)}"
+        if not self.leads:
+            self.store.wait([note], _PATIENCE)
+        yield
+        if self.leads and self.size > 1:
+            self.store.set(note, "1")
+
+    def met(self, device: torch.device) -> World:
+        """The same world with its processes in touch; all have to call it."""
+        if self.size == 1:
+            return self
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        store = PrefixStore("genrec", self.store)
+        dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=_PATIENCE)
+        group = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=_PATIENCE)
+        return replace(self, group=group)
+
+    # -- when they have met
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes in the order of their ranks, in every process."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value, group=self.group)
+        return found
+
+    def in_turn(self, values: Sequence[T]) -> list[T]:
+        """The values of all processes, of which each had every ``size``-th, in the order that they have together."""
+        parts = self.gather(list(values))
+        return [part[turn] for turn in range(len(parts[0])) for part in parts if turn < len(part)]
+
+    def agreed(self, value: T) -> T:
+        """What the leader gives as ``value``, in every process."""
+        if self.size == 1:
+            return value
+        given: list[Any] = [value]
+        dist.broadcast_object_list(given, src=0, group=self.group)
+        return given[0]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """``values`` summed over the processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def share(self, count: int) -> range:
+        """Which of ``count`` things are this process's: every ``size``-th."""
+        return range(self.rank, count, self.size)
+
+
+ALONE = World()
+
+
+def launched() -> Launcher | None:
+    """What has started this process beside others, by its environment; None where nothing has."""
+    if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        return "torchrun"
+    return "slurm" if _slurm() is not None else None
+
+
+def joined() -> World:
+    """The world of a process that torchrun, Slurm or a run of several processes has started."""
+    slurm = _slurm()
+    if "RANK" not in os.environ and slurm is not None:
+        os.environ.update(
+            RANK=str(slurm.global_rank()),
+            WORLD_SIZE=str(slurm.world_size()),
+            LOCAL_RANK=str(slurm.local_rank()),
+            LOCAL_WORLD_SIZE=os.environ.get("SLURM_NTASKS_PER_NODE", str(slurm.world_size())).partition("(")[0],
+            MASTER_ADDR=slurm.main_address,
+            MASTER_PORT=str(slurm.main_port),
+        )
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=timedelta(minutes=30)))
+    except (ValueError, dist.DistError) as error:
+        raise GenrecError(
+            f"The processes of this run do not find each other: {error}. Start them with torchrun, with srun, or leave "
+            "starting them to genrec (hardware=ddp)."
+        ) from None
+    store.set_timeout(_PATIENCE)
+    local, local_size = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    return World(rank, size, local, local_size, store)
+
+
+def leading(size: int) -> tuple[World, int]:
+    """The world of a process that is going to start ``size`` - 1 others on this machine, and the port they call at."""
+    store = TCPStore(_LOCAL, 0, size, is_master=True, wait_for_workers=False, timeout=_PATIENCE)
+    return World(0, size, 0, size, store), store.port
+
+
+def environment_of(rank: int, size: int, port: int) -> dict[str, str]:
+    """What a process that the leader starts has to find in its environment."""
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": _LOCAL,
+        "MASTER_PORT": str(port),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
+
+
+def leave() -> None:
+    """Ends what ``met`` began, so that a next run of this process can meet others."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _slurm() -> Any:
+    """Lightning's reading of Slurm's variables; None outside of srun and for a single task."""
+    if int(os.environ.get("SLURM_NTASKS", 1)) < 2 or "SLURM_STEP_ID" not in os.environ:
+        return None
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+
+    return SLURMEnvironment(auto_requeue=False) if SLURMEnvironment.detect() else None

@@ -1,0 +1,167 @@
+"""A run of two real processes from its one command: the figures of one process, and no process left behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genrec.artifacts import read_json
+from genrec.config import compose_config
+from genrec.contracts import GenrecError
+from genrec.pipeline import execute
+
+TINY = [
+    "model.embedding_dim=32",
+    "model.num_layers=1",
+    "model.num_decoder_layers=1",
+    "model.num_heads=2",
+    "model.head_dim=16",
+    "model.feedforward_dim=64",
+    "model.dropout=0",
+    "model.attention_dropout=0",
+    "data.source.num_users=120",
+    "data.source.num_items=60",
+    "trainer.max_epochs=2",
+    "trainer.batch_size=64",
+    "trainer.log_every_steps=1",
+    "logger=csv",
+    "progress=false",
+]
+
+
+def run(folder: Path, *words: str) -> Any:
+    """A run in this process, which starts the other one itself."""
+    config = compose_config([*TINY, f"runs_dir={folder.parent}", *words, f"output_dir={folder}"])
+    return execute(config)
+
+
+def losses(folder: Path) -> list[float]:
+    (path,) = folder.rglob("metrics.csv")
+    with open(path, encoding="utf-8") as stream:
+        return [float(row["train/loss_step"]) for row in csv.DictReader(stream) if row.get("train/loss_step")]
+
+
+def workers() -> set[int]:
+    """The processes of this machine that a run has started beside itself."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"genrec.worker" in path.read_bytes():
+                found.add(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def no_orphans() -> Any:
+    before = workers()
+    yield
+    deadline = time.monotonic() + 10
+    while workers() - before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not workers() - before
+
+
+def test_two_processes_give_the_figures_of_one(tmp_path: Path, no_orphans: Any) -> None:
+    one, two = run(tmp_path / "one", "hardware=cpu"), run(tmp_path / "two", "hardware=ddp_cpu")
+    assert one.final.keys() == two.final.keys()
+    for name, value in one.final.items():
+        assert two.final[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+    steps = losses(one.folder), losses(two.folder)
+    assert len(steps[0]) > 20 and steps[1] == pytest.approx(steps[0], rel=1e-5)
+    names = [{path.name for path in folder.iterdir()} for folder in (one.folder, two.folder)]
+    assert names[0] == names[1]
+    assert read_json(two.folder / "run.json")["state"] == "finished"
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Any:
+    """The command of a long run of two processes."""
+    words = [*TINY, "hardware=ddp_cpu", "trainer.max_epochs=10000", "trainer.patience=null", "baselines=null"]
+    words += [f"runs_dir={tmp_path}", f"hydra.run.dir={tmp_path / 'run'}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "genrec.run", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    yield process
+    process.kill()
+    process.wait()
+
+
+def wait_until_training(process: subprocess.Popen[str], folder: Path) -> int:
+    """Waits for the first epoch; returns the id of the other process."""
+    deadline = time.monotonic() + 120
+    while not (folder / "history.json").exists():
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    (other,) = [pid for pid in workers() if f"/{process.pid}\n" in parent_of(pid)]
+    return other
+
+
+def parent_of(pid: int) -> str:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return f"/{fields[1]}\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_a_killed_process_ends_the_run_with_a_sentence(tmp_path: Path, command: Any, no_orphans: Any) -> None:
+    other = wait_until_training(command, tmp_path / "run")
+    os.kill(other, signal.SIGKILL)
+    killed = time.monotonic()
+    said, _ = command.communicate(timeout=30)
+    assert command.returncode == 1 and time.monotonic() - killed < 20
+    assert "Process 2 of 2 was killed by SIGKILL" in said and "Traceback" not in said
+    state = read_json(tmp_path / "run" / "run.json")
+    assert state["state"] == "failed" and "SIGKILL" in state["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_the_others_end_with_the_leader(tmp_path: Path, command: Any, no_orphans: Any) -> None:
+    other = wait_until_training(command, tmp_path / "run")
+    command.kill()
+    command.wait()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{other}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{other}").exists()
+
+
+@pytest.mark.slow
+def test_a_mistake_of_the_user_is_told_once(tmp_path: Path, no_orphans: Any) -> None:
+    with pytest.raises(GenrecError, match=r"val/nothing.*not among what is measured"):
+        run(tmp_path / "run", "hardware=ddp_cpu", "trainer.monitor=val/nothing", "baselines=null")
+
+
+@pytest.mark.slow
+def test_every_run_of_a_sweep_has_its_processes(tmp_path: Path, no_orphans: Any) -> None:
+    words = [*TINY, "hardware=ddp_cpu", "baselines=null", "trainer.max_epochs=1", f"runs_dir={tmp_path}"]
+    command = [sys.executable, "-m", "genrec.run", "-m", "seed=1,2", *words, f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = [read_json(tmp_path / "sweep" / name / "run.json")["state"] for name in ("0", "1")]
+    assert states == ["finished", "finished"]
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:
+    words = [*TINY, "hardware=torchrun", "hardware.accelerator=cpu", f"runs_dir={tmp_path}"]
+    place = [f"hydra.run.dir={tmp_path}/${{now:%H-%M-%S-%f}}"]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "genrec.run"]
+    done = subprocess.run([*start, *words, *place], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (folder,) = [path.parent for path in tmp_path.rglob("metrics.json")]
+    assert [path for path in tmp_path.iterdir() if path not in (folder, tmp_path / "cache")] == []
+    single = run(tmp_path / "one", "hardware=cpu")
+    found = json.loads((folder / "metrics.json").read_text())["final"]
+    assert found == {name: pytest.approx(value, rel=1e-4, abs=1e-6) for name, value in single.final.items()}

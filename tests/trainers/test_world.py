@@ -1,0 +1,192 @@
+"""Two processes with half of every batch find what one process finds; all of them find the same."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from several import in_two
+from trainer_toys import same_files, toy_context, toy_model, toy_view
+
+from genrec.artifacts import write_json
+from genrec.trainers.advanced import AdvancedTrainer
+from genrec.trainers.evidence import ListEvidence
+from genrec.trainers.hardware import Hardware
+from genrec.trainers.world import ALONE
+
+OPTIONS: dict[str, Any] = {
+    "max_epochs": 4,
+    "batch_size": 24,
+    "eval_batch_size": 16,
+    "lr_patience": 1,
+    "accumulate_grad_batches": 2,
+}
+
+
+def talk(hardware: Hardware) -> dict[str, Any]:
+    world = hardware.world
+    rank = world.rank
+    return {
+        "gather": world.gather(rank * 10),
+        "in_turn": world.in_turn([f"{index}" for index in world.share(5)]),
+        "agreed": world.agreed(f"of {rank}"),
+        "told": world.told(f"by {rank}"),
+        "sum": world.sum(torch.tensor([1.0, rank])).tolist(),
+        "leads": world.leads,
+    }
+
+
+def test_what_processes_tell_each_other() -> None:
+    found = in_two(talk)
+    assert [one.pop("leads") for one in found] == [True, False]
+    expected = {
+        "gather": [0, 10],
+        "in_turn": ["0", "1", "2", "3", "4"],
+        "agreed": "of 0",
+        "told": "by 0",
+        "sum": [2.0, 1.0],
+    }
+    assert found == [expected, expected]
+
+
+def test_one_process_needs_to_tell_nobody() -> None:
+    assert ALONE.gather(3) == [3] and ALONE.in_turn([1, 2]) == [1, 2] and ALONE.agreed(4) == ALONE.told(4) == 4
+    assert ALONE.met(torch.device("cpu")) is ALONE
+    with ALONE.leader_first():
+        pass
+
+
+class Watching(AdvancedTrainer):
+    """Remembers the loss of every step."""
+
+    losses: list[float]
+
+    def after_batch(self, learner: Any, *, stepped: bool) -> None:
+        super().after_batch(learner, stepped=stepped)
+        self.losses.append(float(learner.latest))
+
+
+def trained(hardware: Hardware, folder: str, dropout: float = 0.0, **changes: Any) -> dict[str, Any]:
+    """A run of the toy model; dropout draws other units in other processes, so comparisons do without."""
+    trainer = Watching(**{**OPTIONS, **changes.pop("options", {})})
+    trainer.losses = []
+    optimizer = functools.partial(torch.optim.SGD, lr=0.5)
+    context = toy_context(Path(folder), hardware=hardware, optimizer=optimizer, **changes)
+    model, view = toy_model(dropout=dropout), toy_view()
+    evidence = trainer.collect = ListEvidence(view, [5, 10], num_samples=3)
+    result = trainer.fit(model, view, context)
+    final = trainer.test(model, view, context)
+    if hardware.world.leads:
+        write_json(Path(folder) / "metrics.json", {"final": final, "history": result.history})
+    return {
+        "losses": trainer.losses,
+        "history": result.history,
+        "epochs": result.epochs,
+        "pruned": result.pruned,
+        "best": result.best_epoch,
+        "final": final,
+        "weights": {name: value.detach().numpy() for name, value in model.state_dict().items()},
+        "evidence": evidence.metrics().to_dict(as_series=False),
+        "samples": evidence.lists,
+        "lists": trainer.predict(model, view, k=5).items.numpy(),
+    }
+
+
+def several(hardware: Hardware, *arguments: Any, **changes: Any) -> dict[str, Any]:
+    return trained(hardware, *arguments, **changes)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, Any]], Path, Path]:
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    return trained(Hardware(accelerator="cpu"), str(one)), in_two(trained, str(two)), one, two
+
+
+def test_steps_weights_and_metrics_are_those_of_one_process(both: Any) -> None:
+    single, pair, _, _ = both
+    for found in pair:
+        np.testing.assert_allclose(found["losses"], single["losses"], rtol=1e-5)
+        assert found["history"].keys() == single["history"].keys() and found["final"].keys() == single["final"].keys()
+        for name, values in single["history"].items():
+            np.testing.assert_allclose(found["history"][name], values, rtol=1e-5, err_msg=name)
+        for name, value in single["final"].items():
+            assert found["final"][name] == pytest.approx(value, rel=1e-5), name
+        for name, value in single["weights"].items():
+            np.testing.assert_allclose(found["weights"][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert single["losses"][-1] < 0.8 * single["losses"][0]  # so that equal is not merely unmoved
+
+
+def test_all_processes_end_with_the_same(both: Any) -> None:
+    first, second = both[1]
+    assert first["losses"] == second["losses"] and first["final"] == second["final"]
+    for name, value in first["weights"].items():
+        np.testing.assert_array_equal(value, second["weights"][name])
+
+
+def test_every_user_is_counted_once(both: Any) -> None:
+    single, pair, _, _ = both
+    for found in pair:
+        assert found["evidence"] == single["evidence"]
+        assert found["samples"].keys() == single["samples"].keys()
+        np.testing.assert_array_equal(found["lists"], single["lists"])
+
+
+def test_only_the_leader_writes(both: Any) -> None:
+    _, _, one, two = both
+    names = [sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) for folder in (one, two)]
+    assert names[0] == names[1]
+
+
+def test_both_stop_early_and_go_back_to_the_best(tmp_path: Path) -> None:
+    changes: Any = {"options": {"max_epochs": 30, "patience": 2, "monitor": "val/loss", "min_delta": 0.05}}
+    single = trained(Hardware(accelerator="cpu"), str(tmp_path / "one"), **changes)
+    pair = in_two(functools.partial(several, **changes), str(tmp_path / "two"))
+    assert single["epochs"] < 30
+    assert [(found["epochs"], found["best"]) for found in pair] == [(single["epochs"], single["best"])] * 2
+    assert pair[0]["final"]["val/loss"] == pytest.approx(single["final"]["val/loss"], rel=1e-5)
+
+
+def watched(hardware: Hardware, folder: str) -> dict[str, Any]:
+    """Whoever prunes talks to the leader alone."""
+    watch = (lambda epoch, value: epoch == 2) if hardware.world.leads else None
+    return trained(hardware, folder, watch=watch)
+
+
+def test_a_pruned_run_ends_in_all_processes(tmp_path: Path) -> None:
+    assert [(found["epochs"], found["pruned"]) for found in in_two(watched, str(tmp_path))] == [(2, True)] * 2
+
+
+def resumed(hardware: Hardware, folder: str) -> dict[str, Any]:
+    """Stops within the second epoch as if it had been killed, and goes on from the last checkpoint."""
+
+    class Killed(BaseException):
+        pass
+
+    class Falling(Watching):
+        def after_batch(self, learner: Any, *, stepped: bool) -> None:
+            super().after_batch(learner, stepped=stepped)
+            if len(self.losses) == 60:
+                raise Killed
+
+    options = {**OPTIONS, "checkpoint_every_steps": 3}
+    trainer = Falling(**options)
+    trainer.losses = []
+    optimizer = functools.partial(torch.optim.SGD, lr=0.5)
+    context = toy_context(Path(folder), hardware=hardware, optimizer=optimizer)
+    with pytest.raises(Killed):
+        trainer.fit(toy_model(dropout=0.2), toy_view(), context)
+    return trained(hardware, folder, 0.2, resume=True, options={"checkpoint_every_steps": 3})
+
+
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """With dropout: each process goes on with the random numbers that it would have had."""
+    changes: Any = {"dropout": 0.2, "options": {"checkpoint_every_steps": 3}}
+    whole = in_two(functools.partial(several, **changes), str(tmp_path / "whole"))
+    parts = in_two(resumed, str(tmp_path / "parts"))
+    assert 0 < len(parts[0]["losses"]) < len(whole[0]["losses"])
+    same_files(tmp_path / "whole", tmp_path / "parts", ["best_model.pt", "final_model.pt"])
+    assert parts[0]["final"] == parts[1]["final"] == whole[0]["final"]
