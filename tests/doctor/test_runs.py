@@ -116,5 +116,5 @@ def test_what_an_interrupted_clean_left_is_told(places: Places) -> None:
 
 def test_a_run_file_of_json_types_that_do_not_fit_is_no_reason_to_stop(places: Places) -> None:
     path = make_run(places.runs_dir / "day" / "odd", state="failed") / "run.json"
-    path.write_text(json.dumps({"state": ["failed"], "error": {"a": 1}, "started": None}))
+    path.write_text(json.dumps({"state": ["failed"], "error": {"a": 1}, "started": [1]}))
     assert states(check_runs(places))[str(path.parent)] == "problem"
