@@ -35,7 +35,7 @@ def test_processes_share_the_batches_evenly() -> None:
 
 
 def test_a_batch_of_fewer_rows_than_processes_counts_each_once() -> None:
-    batch = SequenceBatch(*(torch.arange(2) for _ in range(4)))
+    batch = SequenceBatch(torch.arange(2), torch.arange(2), torch.arange(2), torch.arange(2))
     shares = [share_of(batch, rank, 3) for rank in range(3)]
     assert [share.batch.users.tolist() for share in shares] == [[0], [1], [0]]
     assert [share.counts for share in shares] == [True, True, False]
