@@ -104,7 +104,7 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def lock(handle: IO[Any]) -> bool:
+def lock(handle: IO[Any] | int) -> bool:
     """Takes the lock of an open file for this process; False where another holds it. One who only asks, as
     ``is_locked`` does, is in the way for a moment and is waited for."""
     for _ in range(_TRIES):

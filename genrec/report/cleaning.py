@@ -7,7 +7,6 @@ on, or is just being continued, is never touched.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
@@ -24,7 +23,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from genrec.artifacts import is_locked, read_json
+from genrec.artifacts import is_locked, lock, read_json
 from genrec.contracts import GenrecError
 from genrec.records import FAILED, KILLED, LOCK_FILE, PRUNED, RUN_FILE, RUNNING, RunRecord
 from genrec.report.arguments import folder, take_options, truth
@@ -187,11 +186,7 @@ def empty_entries(entries: Sequence[Path]) -> Removal:
     count, freed = 0, 0
     for entry in entries:
         with open(entry / "lock", "r+") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            if (entry / "done").exists():
+            if not lock(handle) or (entry / "done").exists():
                 continue
             freed += folder_size(entry)
             for path in entry.iterdir():
@@ -271,10 +266,8 @@ def _ours(run: RunRecord) -> Iterator[None]:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     handle = os.open(run.folder / LOCK_FILE, flags, 0o644)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GenrecError("it is running") from None
+        if not lock(handle):
+            raise GenrecError("it is running")
         now = read_json(run.folder / RUN_FILE)
         if now != run.run:
             raise GenrecError("it has changed meanwhile")
