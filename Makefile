@@ -6,18 +6,20 @@ VENV ?= .venv
 ARGS ?=
 STUDY ?=
 WORKERS ?= 2
+N ?= 20000
+SEED ?= 1
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Overrides of the config may also stand alone: make train model=gat data=lastfm
-OVERRIDES := $(strip $(foreach name,$(filter-out PYTHON VENV ARGS STUDY WORKERS,$(.VARIABLES)),$(if $(filter command,$(origin $(name))),'$(name)=$($(name))')))
+OVERRIDES := $(strip $(foreach name,$(filter-out PYTHON VENV ARGS STUDY WORKERS N SEED,$(.VARIABLES)),$(if $(filter command,$(origin $(name))),'$(name)=$($(name))')))
 RUN := $(BIN)/python -m genrec.run $(OVERRIDES)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train train-simple train-improved sweep schedules test test-slow check format bench reproduce clean
+.PHONY: help setup train train-simple train-improved sweep schedules test test-slow fuzz check format bench reproduce clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
@@ -45,6 +47,9 @@ test: $(VENV)/.installed-dev ## every test but the slow ones
 
 test-slow: $(VENV)/.installed-dev ## the slow tests: real trainings, a wheel in an empty environment
 	$(PYTEST) -m slow $(ARGS)
+
+fuzz: $(VENV)/.installed-dev ## nonsense in every place: only sentences may come out (N=20000 SEED=1; ARGS="values artifacts")
+	$(BIN)/python -m tests.fuzz.command --cases $(N) --seed $(SEED) $(ARGS)
 
 check: $(VENV)/.installed-dev ## ruff, pyright and the import order; changes nothing
 	$(BIN)/ruff check .

@@ -23,10 +23,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from annotated_types import MinLen
 
+from genrec.annotations import Count, Natural, accepts, as_yaml, checkable, describe
+from genrec.artifacts import read_yaml
 from genrec.contracts import GenrecError
 
 HERE = Path(__file__).parent
@@ -35,10 +37,17 @@ ROWS = ("items", "labels")
 PROTOCOLS = {"kept": False, "masked": True}  # the items of the history in the ranking
 DEFAULT_TABLE = "table"
 
-_STUDY_KEYS = ("question", "rows", "seeds", "threads", "protocols", "words", "tables", "plot", "published", "runs")
-_RUN_KEYS = (
-    "recipe", "model", "data", "name", "id", "words", "seeds", "protocols", "table", "minutes", "baselines",
-)  # fmt: skip
+_NAMES = str | list[str]
+_SEEDS = list[Natural]
+_STUDY: dict[str, Any] = {
+    "question": str, "rows": str, "seeds": _SEEDS, "threads": Count, "protocols": list[str], "words": list,
+    "tables": Annotated[list[str], MinLen(1)], "plot": dict, "published": bool, "runs": list[dict],
+}  # fmt: skip
+_RUN: dict[str, Any] = {
+    "recipe": _NAMES, "model": _NAMES, "data": _NAMES, "name": str, "id": str, "words": list, "seeds": _SEEDS,
+    "protocols": list[str], "table": str, "minutes": float | None, "baselines": bool,
+}  # fmt: skip
+_PLOT: dict[str, Any] = {"metric": str, "leave_out": list[str]}
 
 
 @dataclass(frozen=True)
@@ -120,18 +129,16 @@ def studies(root: Path = HERE) -> list[str]:
 def read_study(folder: Path) -> Study:
     """The study in ``folder``; ``GenrecError`` names what its ``study.yaml`` says wrongly."""
     path = folder / PLAN_FILE
-    try:
-        plan = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise GenrecError(f"{folder} has no {PLAN_FILE}. Studies: {', '.join(studies(folder.parent))}.") from None
-    except yaml.YAMLError as error:
-        raise GenrecError(f"{path} is not valid YAML ({error}).") from None
-    _expect(f"{path}:", plan, _STUDY_KEYS)
+    if not path.is_file():
+        raise GenrecError(f"{folder} has no {PLAN_FILE}. Studies: {', '.join(studies(folder.parent))}.")
+    plan = read_yaml(path, dict)
+    _check(f"{path}:", plan, _STUDY, ("question", "rows", "seeds", "plot", "runs"))
+    _check(f"{path}: plot:", plan["plot"], _PLOT, ("metric",))
     _expect(f"{path}: rows", [plan["rows"]], ROWS)
     tables = tuple(plan.get("tables", [DEFAULT_TABLE]))
     trainings, commands = [], []
     for entry in plan["runs"]:
-        _expect(f"{path}: runs:", entry, _RUN_KEYS)
+        _check(f"{path}: runs:", entry, _RUN, ("data",))
         _expect(f"{path}: table", [entry.get("table", tables[0])], tables)
         _expect(f"{path}: protocols", entry.get("protocols", plan.get("protocols", ())), PROTOCOLS)
         trainings += _trainings(entry, plan, tables[0])
@@ -194,11 +201,24 @@ def _words(entry: Mapping[str, Any], plan: Mapping[str, Any]) -> tuple[str, ...]
 
 def _flat(words: Any) -> list[str]:
     """Lists within lists, as anchors of YAML make them, in one."""
-    return [words] if isinstance(words, str) else [word for each in words for word in _flat(each)]
+    return [word for each in words for word in _flat(each)] if isinstance(words, list) else [words]
 
 
 def _listed(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
+
+
+def _check(where: str, given: Mapping[str, Any], kinds: Mapping[str, Any], needed: Iterable[str]) -> None:
+    """Raises for keys that are unknown or missing, and for values of another kind than theirs."""
+    _expect(where, map(str, given), kinds)
+    missing = [name for name in needed if name not in given]
+    if missing:
+        raise GenrecError(f"{where} {', '.join(missing)}: missing. Give each of them.")
+    for name, value in given.items():
+        if not accepts(checkable(kinds[name]), value):
+            raise GenrecError(f"{where} {name}={as_yaml(value)}: expected {describe(checkable(kinds[name]))}.")
+    if not all(isinstance(word, str) for word in _flat(given.get("words", []))):
+        raise GenrecError(f"{where} words: each is a text, such as trainer=ctr.")
 
 
 def _expect(where: str, given: Iterable[str], allowed: Iterable[str]) -> None:

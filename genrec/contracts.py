@@ -34,6 +34,10 @@ class GenrecError(ValueError):
     """A mistake of the user: the message says what was given, what is allowed and what to do next."""
 
 
+class LostProcessError(GenrecError):
+    """Another process that shared the work has died: nobody's mistake, and the work cannot be ended."""
+
+
 class Task(StrEnum):
     """What a model is for; decides how it is evaluated."""
 
@@ -206,6 +210,14 @@ class Plan(Protocol):
     def __getitem__(self, index: int) -> Any: ...
 
 
+@runtime_checkable
+class SharedPlan(Plan, Protocol):
+    """A plan that can cut the rows of one process without those of the others: ``share(i, rank, size)`` is
+    ``plan[i].take(slice(rank, None, size))``, or None where that has no rows."""
+
+    def share(self, index: int, rank: int, size: int) -> Any | None: ...
+
+
 class View(Protocol):
     """What a trainer consumes: the data in the form that a kind of model needs."""
 
@@ -243,6 +255,8 @@ class RunContext:
     Lightning objects.
     ``resume`` continues from the last checkpoint in ``output_dir`` when there is one. ``watch`` is told the monitored
     metric after every epoch that measured it, ``watch(epoch, value)``; True means that training is not worth going on.
+    ``interruption`` is a ``genrec.interruption.Interruption``: training writes a checkpoint before it gives way to it.
+    ``keys`` begins the names of this training's settings in the config, such as ``tokenizer.`` of one within another.
     """
 
     output_dir: Path
@@ -255,6 +269,8 @@ class RunContext:
     resume: bool = False
     progress: bool = True
     watch: Callable[[int, float], bool] | None = None
+    interruption: Any | None = None
+    keys: str = ""
 
     def child(self, name: str, **changes: Any) -> RunContext:
         """The context of an upstream stage, which is a run of its own in a sub-folder."""
@@ -266,6 +282,7 @@ class FitResult:
     """What training did: ``history`` maps a metric's name to one value per epoch.
 
     ``best_epoch`` counts from 1; 0 means that no epoch was validated. ``pruned``: ``RunContext.watch`` ended it.
+    ``diverged`` says in a sentence why training ended where the loss was no number any more.
     """
 
     history: dict[str, list[float]]
@@ -274,3 +291,4 @@ class FitResult:
     epochs: int = 0
     stopped_early: bool = False
     pruned: bool = False
+    diverged: str | None = None

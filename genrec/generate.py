@@ -6,16 +6,17 @@ TIGER continues the histories of users drawn from the data; the VAE draws whole 
 from __future__ import annotations
 
 import difflib
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from genrec.artifacts import atomic_path
+from genrec.command import SHARED_HELP, SHARED_KEYS, device_of, run_command, shared_options, sharing
 from genrec.contracts import IGNORE, GenrecError
 from genrec.decoding.options import check_count, check_sampling
-from genrec.recommend import CHECKPOINTS, WRITERS, check_folder, latest_run
+from genrec.recommend import CHECKPOINTS, check_folder, latest_run
+from genrec.remote.addresses import shown
+from genrec.table_writer import TableWriter, check_output, output_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
     from genrec.pipeline import LoadedRun
     from genrec.trainers.samples import Samples
+    from genrec.trainers.world import World
 
-HELP = """genrec-generate: what a finished run makes up.
+HELP = f"""genrec-generate: what a finished run makes up.
 
   python -m genrec.generate run=latest                              next items for users drawn from the data, or
                                                                     the items of made-up users (model=vae)
@@ -41,11 +43,12 @@ Keys
   output=FILE       .parquet, .csv or .jsonl: sample, user_id, place, item_id, title, log_prob
   filter_seen=BOOL  leave out what is in the history; default: as the run was evaluated
   checkpoint=best   best or final
-  runs_dir=outputs  where run=latest looks
+{SHARED_HELP}  runs_dir=outputs  where run=latest looks
 """
 
 ALLOWED_KEYS = (
     "run", "num_samples", "temperature", "top_k", "top_p", "seed", "output", "filter_seen", "checkpoint", "runs_dir",
+    *SHARED_KEYS,
 )  # fmt: skip
 
 
@@ -59,23 +62,17 @@ class Request:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
-    output: Path | None = None
+    output: Path | str | None = None
     filter_seen: bool | None = None
     checkpoint: str = "best"
     runs_dir: Path = Path("outputs")
+    processes: int = 1
+    device: str = "auto"
 
 
 def main() -> None:
     """Console entry: prints or writes samples; a mistake of the user is one sentence and exit code 2."""
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(HELP)
-        return
-    try:
-        answer(parse(arguments))
-    except GenrecError as error:
-        sys.stderr.write(f"genrec-generate: {error}\n")
-        sys.exit(2)
+    run_command("genrec-generate", HELP, parse, answer)
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -95,10 +92,11 @@ def parse(arguments: Sequence[str]) -> Request:
         top_k=_whole("top_k", given.get("top_k", "0")),
         top_p=_number("top_p", given.get("top_p", "1")),
         seed=_whole("seed", given.get("seed", "0")),
-        output=Path(given["output"]) if "output" in given else None,
+        output=output_of(given["output"]) if "output" in given else None,
         filter_seen=_truth("filter_seen", given["filter_seen"]) if "filter_seen" in given else None,
         checkpoint=given.get("checkpoint", "best"),
         runs_dir=Path(given.get("runs_dir", "outputs")),
+        **shared_options(given),
     )
     return _checked(request)
 
@@ -110,8 +108,8 @@ def _checked(request: Request) -> Request:
         raise GenrecError(f"seed={request.seed}: give a whole number of 0 or more.")
     if request.checkpoint not in CHECKPOINTS:
         raise GenrecError(f"checkpoint={request.checkpoint}: the choices are {' and '.join(CHECKPOINTS)}.")
-    if request.output is not None and request.output.suffix not in WRITERS:
-        raise GenrecError(f"output={request.output}: the name must end in {', '.join(WRITERS)}.")
+    if request.output is not None:
+        check_output(request.output)
     return request
 
 
@@ -130,32 +128,72 @@ def answer(request: Request, console: Console | None = None) -> None:
     """Loads the run, draws, and prints a table or writes the file."""
     from rich.console import Console
 
-    from genrec.trainers.samples import draw_samples
-
     console = console or Console()
     folder = latest_run(request.runs_dir) if request.run == "latest" else Path(request.run)
-    run = load(folder, request.checkpoint)
-    samples = draw_samples(
-        run.model,
-        run.dataset,
-        request.num_samples,
-        seed=request.seed,
-        temperature=request.temperature,
-        top_k=request.top_k,
-        top_p=request.top_p,
-        filter_seen=bool(run.config.filter_seen) if request.filter_seen is None else request.filter_seen,
-    )
+    check_folder(folder)  # before other processes are started
+    request = replace(request, run=str(folder))
     if request.output is None:
-        console.print(samples)
+        with sharing("generate", request) as world:
+            samples = _drawn(request, world, console)
+        if samples is not None:
+            console.print(samples)
         return
-    frame = to_frame(samples, run)
-    with atomic_path(request.output) as temporary:
-        getattr(frame, WRITERS[request.output.suffix])(temporary)
-    console.print(f"{len(frame):,} rows in {request.output}", highlight=False, markup=False, soft_wrap=True)
+    table = TableWriter(request.output)
+    with sharing("generate", request, table.discard) as world, table:
+        for frame in _frames(request, world, console):
+            table.add(frame)
+    if world.leads:
+        console.print(
+            f"{table.num_rows:,} rows in {shown(str(request.output))}", highlight=False, markup=False, soft_wrap=True
+        )
 
 
-def to_frame(samples: Samples, run: LoadedRun) -> pl.DataFrame:
-    """One row per generated item; ``user_id`` only where samples continue the histories of users."""
+def take_part(request: Request, world: World) -> None:
+    """What a process that does not lead does of the request."""
+    for _ in _blocks(request, world, None):
+        pass
+
+
+def _drawn(request: Request, world: World, console: Console) -> Samples | None:
+    """All samples in one, in the leader."""
+    from genrec.trainers.samples import joined_samples
+
+    parts = [samples for samples, _ in _blocks(request, world, console)]
+    return joined_samples(parts) if parts else None
+
+
+def _frames(request: Request, world: World, console: Console) -> Iterator[pl.DataFrame]:
+    """The table of all samples in pieces, in the leader."""
+    done = 0
+    for samples, run in _blocks(request, world, console):
+        yield to_frame(samples, run, first=done)
+        done += len(samples)
+
+
+def _blocks(request: Request, world: World, console: Console | None) -> Iterator[tuple[Samples, LoadedRun]]:
+    import torch
+    from rich.progress import Progress
+
+    from genrec.trainers.samples import sample_blocks
+
+    device = device_of(request, world)
+    run = load(Path(request.run), request.checkpoint)
+    run.model.to(device)
+    seen = bool(run.config.filter_seen) if request.filter_seen is None else request.filter_seen
+    options: dict[str, Any] = {name: getattr(request, name) for name in ("seed", "temperature", "top_k", "top_p")}
+    world = world.met(torch.device("cpu"))
+    with Progress(console=console, transient=True, disable=console is None or not world.leads) as progress:
+        bar = progress.add_task("samples", total=request.num_samples)
+        for samples in sample_blocks(
+            run.model, run.dataset, request.num_samples, filter_seen=seen, world=world, **options
+        ):
+            progress.advance(bar, len(samples))
+            yield samples, run
+
+
+def to_frame(samples: Samples, run: LoadedRun, *, first: int = 0) -> pl.DataFrame:
+    """One row per generated item; ``user_id`` only where samples continue the histories of users. ``first`` samples
+    came before these."""
     import numpy as np
     import polars as pl
 
@@ -165,7 +203,7 @@ def to_frame(samples: Samples, run: LoadedRun) -> pl.DataFrame:
     users = {} if samples.users is None else {"user_id": run.dataset.log.user_ids[samples.users[sample]]}
     return pl.DataFrame(
         {
-            "sample": sample + 1,
+            "sample": first + sample + 1,
             **users,
             "place": place + 1,
             "item_id": run.dataset.log.item_ids[chosen],

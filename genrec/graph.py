@@ -5,7 +5,7 @@ U users, N items, E edges of a type.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -130,6 +130,45 @@ class TypedGraph:
     def fingerprint(self) -> str:
         parts = [[*key, index, weights] for key, (index, weights) in self.edges.items()]
         return fingerprint("graph", self.num_nodes, parts)
+
+
+class DeferredGraph(TypedGraph):
+    """The graph that ``build`` gives, built when something of it is first asked for: most models look at none."""
+
+    def __init__(self, build: Callable[[], TypedGraph]) -> None:
+        object.__setattr__(self, "_build", build)
+
+    @cached_property
+    def _built(self) -> TypedGraph:
+        return self._build()  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def train(self) -> Ragged:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._built.train
+
+    @property
+    def num_items(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._built.num_items
+
+    @property
+    def train_weights(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._built.train_weights
+
+    @property
+    def relations(self) -> Mapping[str, Relation]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._built.relations
+
+    @property
+    def num_nodes(self) -> dict[str, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._built.num_nodes
+
+    @property
+    def edges(self) -> dict[EdgeType, tuple[np.ndarray, np.ndarray]]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._built.edges
+
+    @property
+    def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._built.fingerprint
 
 
 def both_ways(graph: TypedGraph) -> dict[EdgeType, tuple[np.ndarray, np.ndarray]]:

@@ -29,6 +29,8 @@ _TALL = 256  # rows of a bfloat16 product
 _STEP = 64  # and what they are a multiple of: every new shape of such a product costs several times its run
 _LOGITS_AT_ONCE = 1 << 24  # bounds the memory of a large catalogue
 _LOGITS_AT_ONCE_ON_GPU = 1 << 27
+_WIDE = 1 << 18  # items from which on the logits of a few rows at a time would mostly read the table
+_FEWEST_COLUMNS = 1 << 10
 _ROUNDING = 1e-6  # keeps the logarithm of a chance of 1 finite
 _POWER_OF_POPULARITY = 0.75  # of word2vec
 
@@ -50,14 +52,16 @@ class FullCrossEntropy:
     """Softmax cross-entropy over the whole catalogue, equal to ``cross_entropy(hidden @ table.T, targets)``.
 
     The logits are made, turned into both gradients and dropped a few rows at a time, so the (R, N) matrix that is
-    most of a small model's time and memory never exists. Products are in bfloat16 under such an autocast, sums of
-    them in float32.
+    most of a small model's time and memory never exists. Of a catalogue of more than 262,144 items they are made a few
+    columns at a time instead, and twice: once for their sum and once for the gradients. Products are in bfloat16 under
+    such an autocast, sums of them in float32.
     """
 
     def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
         dtype = _product_dtype(hidden)
         with torch.autocast(hidden.device.type, enabled=False):
-            losses: Any = _ChunkedCrossEntropy.apply(hidden.to(dtype), table, targets)
+            by_chunks = _ColumnwiseCrossEntropy if len(table) > _WIDE else _ChunkedCrossEntropy
+            losses: Any = by_chunks.apply(hidden.to(dtype), table, targets)
         return losses
 
 
@@ -109,9 +113,71 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        of_hidden, of_table = ctx.saved_tensors
-        needs_hidden, needs_table, _ = ctx.needs_input_grad
-        return of_hidden * gradient if needs_hidden else None, of_table * gradient if needs_table else None, None
+        return _scaled(ctx, gradient)
+
+
+def _scaled(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients that were found with the loss, times that of the loss."""
+    of_hidden, of_table = ctx.saved_tensors
+    needs_hidden, needs_table, _ = ctx.needs_input_grad
+    return of_hidden * gradient if needs_hidden else None, of_table * gradient if needs_table else None, None
+
+
+class _ColumnwiseCrossEntropy(torch.autograd.Function):
+    """As ``_ChunkedCrossEntropy``, by columns: all rows beside some items of a large catalogue."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+        rows, weight = hidden.detach(), table.detach()
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        parts = columns_of(len(rows), len(weight), rows.device.type)
+        total = log_sum(rows, weight, parts)
+        wanted = (rows.to(exact) * functional.embedding(targets, weight).to(hidden.dtype).to(exact)).sum(dim=1)
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            share = torch.full_like(total, 1.0 / len(rows))
+            of_hidden, of_table = softmax_gradients(rows, weight, parts, total, share)
+            of_hidden.sub_(functional.embedding(targets, weight).to(exact), alpha=1.0 / len(rows))
+            of_table.index_add_(0, targets, rows.to(exact), alpha=-1.0 / len(rows))
+            ctx.save_for_backward(of_hidden.to(hidden.dtype), of_table.to(table.dtype))
+        return (total - wanted).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return _scaled(ctx, gradient)
+
+
+def columns_of(num_rows: int, num_items: int, device: str) -> list[slice]:
+    """Which items to score at once for so many rows."""
+    most = _LOGITS_AT_ONCE if device == "cpu" else _LOGITS_AT_ONCE_ON_GPU
+    step = max(_FEWEST_COLUMNS, most // max(num_rows, 1))
+    return [slice(begin, min(begin + step, num_items)) for begin in range(0, num_items, step)]
+
+
+def log_sum(rows: Tensor, weight: Tensor, parts: list[slice]) -> Tensor:
+    """(R,) log of the summed exp of the scores of all items; -inf where there are none."""
+    exact = torch.promote_types(rows.dtype, torch.float32)
+    total = torch.full((len(rows),), -torch.inf, dtype=exact, device=rows.device)
+    for part in parts:
+        scores = torch.mm(rows, weight[part].to(rows.dtype).T).to(exact)
+        total = torch.logaddexp(total, scores.logsumexp(dim=1))
+    return total
+
+
+def softmax_gradients(
+    rows: Tensor, weight: Tensor, parts: list[slice], total: Tensor, share: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of sum over rows of ``share`` (R,) * ``log_sum``: of the rows (R, D) and of the table (N, D)."""
+    exact = total.dtype
+    of_rows = torch.zeros(rows.shape, dtype=exact, device=rows.device)
+    of_table = torch.empty(weight.shape, dtype=exact, device=rows.device)
+    for part in parts:
+        items = weight[part].to(rows.dtype)
+        chances = torch.mm(rows, items.T).to(exact).sub_(total[:, None]).exp_().mul_(share[:, None])
+        chances = chances.to(rows.dtype)
+        of_rows += torch.mm(chances, items).to(exact)
+        of_table[part] = torch.mm(chances.T, rows).to(exact)
+    return of_rows, of_table
 
 
 def _chunks(hidden: Tensor, num_items: int) -> tuple[int, int]:
@@ -124,8 +190,40 @@ def _chunks(hidden: Tensor, num_items: int) -> tuple[int, int]:
     return max(1, min(_FEW_ROWS, _LOGITS_AT_ONCE // num_items)), num_rows
 
 
+class SampledLoss:
+    """A loss of targets beside drawn items, in two steps for models that fetch no other rows of a table: ``draw``, then
+    ``of_drawn`` over a table of the rows that are needed."""
+
+    num_negatives: Any
+    shared: Any = False
+
+    def chances(self, counts: Tensor) -> Tensor | None:
+        """(N,) the weights by which items are drawn; None: all alike."""
+        return None
+
+    def draw(self, targets: Tensor, counts: Tensor, borders: Tensor | None = None) -> Tensor:
+        """Negatives (1, n) for all targets or (R, n). ``borders``, the ``cumulated`` chances, spare their sums."""
+        chances = self.chances(counts) if borders is None else None
+        return _draw(self.num_negatives, targets, len(counts), shared=self.shared, chances=chances, borders=borders)
+
+    def of_drawn(
+        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, catalogue: Tensor
+    ) -> Tensor:
+        """The loss, where ``targets`` and ``negatives`` are rows of ``table`` (n, D), whose items have ``counts`` (n,)
+        among those of the whole ``catalogue`` (N,)."""
+        raise NotImplementedError
+
+    def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        return self.of_drawn(hidden, table, targets, self.draw(targets, counts), counts, counts)
+
+
+def cumulated(chances: Tensor | None) -> Tensor | None:
+    """(N,) float64 running sums, by which items are drawn."""
+    return None if chances is None else chances.double().cumsum(0)
+
+
 @dataclass(frozen=True, kw_only=True)
-class SampledSoftmax:
+class SampledSoftmax(SampledLoss):
     """Softmax cross-entropy over the target and ``num_negatives`` sampled items; a negative equal to the target is out.
 
     ``shared`` draws one set of negatives for all targets of a batch, which is one product instead of R gathers.
@@ -145,23 +243,30 @@ class SampledSoftmax:
         if self.sampling not in ("uniform", "popularity"):
             raise GenrecError(f"loss.sampling must be one of uniform, popularity; got {self.sampling!r}.")
 
-    def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
-        chances = None if self.sampling == "uniform" else counts / counts.sum()
-        negatives = _draw(self.num_negatives, targets, len(table), shared=self.shared, chances=chances)
+    def chances(self, counts: Tensor) -> Tensor | None:
+        return None if self.sampling == "uniform" else counts / counts.sum()
+
+    def of_drawn(
+        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, catalogue: Tensor
+    ) -> Tensor:
         positive, negative = _scores(hidden, table, targets, negatives)
         out = negatives == targets[:, None]
-        if self.logq and chances is not None:
-            drawn = _log_share(counts).exp().clamp(max=1.0 - _ROUNDING)
-            drawn = (-torch.expm1(self.num_negatives * torch.log1p(-drawn))).log()
-            positive = positive - drawn[targets]
-            negative = negative - drawn[negatives]
+        if self.logq and self.sampling == "popularity":
+            total = catalogue.sum()
+            positive = positive - self._log_chance(counts[targets], total)
+            negative = negative - self._log_chance(counts[negatives], total)
             out = out | _drawn_before(negatives)
         negative = negative.masked_fill(out, -torch.inf)
         return (torch.logsumexp(torch.cat([positive[:, None], negative], dim=1), dim=1) - positive).mean()
 
+    def _log_chance(self, counts: Tensor, total: Tensor) -> Tensor:
+        """log Q of items with ``counts`` among ``total`` interactions."""
+        drawn = _log_share(counts, total).exp().clamp(max=1.0 - _ROUNDING)
+        return (-torch.expm1(self.num_negatives * torch.log1p(-drawn))).log()
+
 
 @dataclass(frozen=True, kw_only=True)
-class BCE:
+class BCE(SampledLoss):
     """Binary cross-entropy of the target against ``num_negatives`` uniform negatives, mean over the n + 1 of them.
 
     With one negative, the loss of SASRec (Kang and McAuley 2018, equation 6). ``shared`` as in ``SampledSoftmax``.
@@ -173,12 +278,14 @@ class BCE:
     def __post_init__(self) -> None:
         _check_negatives(self.num_negatives)
 
-    def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
-        return _binary(hidden, table, targets, num_negatives=self.num_negatives, shared=self.shared, power=1.0)
+    def of_drawn(
+        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, catalogue: Tensor
+    ) -> Tensor:
+        return _binary(hidden, table, targets, negatives, power=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GBCE:
+class GBCE(SampledLoss):
     """BCE with the target's probability raised to a power that undoes the overconfidence sampling brings (gSASRec).
 
     The power is alpha (t (1 - 1 / alpha) + 1 / alpha) with alpha = n / (N - 1), the share of the negatives that is
@@ -194,27 +301,35 @@ class GBCE:
         if not 0.0 <= self.t <= 1.0:
             raise GenrecError(f"loss.t must lie in 0..1, got {self.t}.")
 
-    def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
-        alpha = self.num_negatives / max(len(table) - 1, 1)
+    def of_drawn(
+        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, catalogue: Tensor
+    ) -> Tensor:
+        alpha = self.num_negatives / max(len(catalogue) - 1, 1)
         power = alpha * (self.t * (1.0 - 1.0 / alpha) + 1.0 / alpha)
-        return _binary(hidden, table, targets, num_negatives=self.num_negatives, shared=self.shared, power=power)
+        return _binary(hidden, table, targets, negatives, power=power)
 
 
-def _binary(
-    hidden: Tensor, table: Tensor, targets: Tensor, *, num_negatives: int, shared: bool, power: float
-) -> Tensor:
-    negatives = _draw(num_negatives, targets, len(table), shared=shared, chances=None)
+def _binary(hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, power: float) -> Tensor:
     positive, negative = _scores(hidden, table, targets, negatives)
     of_negatives = functional.softplus(negative).masked_fill(negatives == targets[:, None], 0.0).sum(dim=1)
-    return (power * functional.softplus(-positive) + of_negatives).mean() / (num_negatives + 1)
+    return (power * functional.softplus(-positive) + of_negatives).mean() / (negatives.shape[1] + 1)
 
 
-def _draw(num_negatives: int, targets: Tensor, num_items: int, *, shared: bool, chances: Tensor | None) -> Tensor:
-    """Negatives (1, n) for all targets or (R, n), with replacement: uniform, or by ``chances`` (N,)."""
+def _draw(
+    num_negatives: int,
+    targets: Tensor,
+    num_items: int,
+    *,
+    shared: bool,
+    chances: Tensor | None,
+    borders: Tensor | None = None,
+) -> Tensor:
+    """Negatives (1, n) for all targets or (R, n), with replacement: uniform, or by ``chances`` (N,), whose sums are
+    ``borders``."""
     shape = (1 if shared else len(targets), num_negatives)
-    if chances is None:
+    borders = cumulated(chances) if borders is None else borders
+    if borders is None:
         return torch.randint(num_items, shape, device=targets.device)
-    borders = chances.double().cumsum(0)
     places = torch.rand(shape, dtype=torch.float64, device=targets.device) * borders[-1]
     return torch.searchsorted(borders, places, right=True).clamp(max=num_items - 1)
 
@@ -239,12 +354,13 @@ def _drawn_before(negatives: Tensor) -> Tensor:
     return torch.zeros_like(again).scatter(1, order, again)
 
 
-def _log_share(counts: Tensor) -> Tensor:
-    """The logarithm of each item's share of the training interactions; held-out items may have none, and count as one.
+def _log_share(counts: Tensor, total: Tensor | None = None) -> Tensor:
+    """The logarithm of each item's share of the training interactions, ``total`` or the sum of ``counts``; held-out
+    items may have none, and count as one.
 
     Without the floor the logit of such an item would be a large number, whoever the user.
     """
-    return (counts.clamp(min=1.0) / counts.sum()).log()
+    return (counts.clamp(min=1.0) / (counts.sum() if total is None else total)).log()
 
 
 def _check_negatives(num_negatives: int) -> None:
@@ -267,7 +383,7 @@ class PairLoss(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BPR:
+class BPR(SampledLoss):
     """softplus(score of the unmet item - score of the met one), mean over pairs (Rendle et al., UAI 2009).
 
     ``count`` unmet items stand beside each met one, drawn uniformly or by ``sampling`` "popularity" (training count to
@@ -284,7 +400,7 @@ class BPR:
         check_fields(self, "loss")
 
     @property
-    def num_negatives(self) -> int:
+    def num_negatives(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """How many items to draw for each pair."""
         return self.count * self.candidates
 
@@ -294,9 +410,12 @@ class BPR:
             unmet = unmet.view(len(met), self.count, self.candidates).amax(dim=2)
         return functional.softplus(unmet - met[:, None]).mean()
 
-    def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
-        chances = None if self.sampling == "uniform" else counts**_POWER_OF_POPULARITY
-        negatives = _draw(self.num_negatives, targets, len(table), shared=False, chances=chances)
+    def chances(self, counts: Tensor) -> Tensor | None:
+        return None if self.sampling == "uniform" else counts**_POWER_OF_POPULARITY
+
+    def of_drawn(
+        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, catalogue: Tensor
+    ) -> Tensor:
         met, unmet = _scores(hidden, table, targets, negatives)
         return self.of_scores(met, unmet.masked_fill(negatives == targets[:, None], -torch.inf))
 

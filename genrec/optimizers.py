@@ -1,4 +1,5 @@
-"""Optimizers that torch lacks: LAMB, and what goes with AdamW: Muon for matrices, row-wise Adagrad for large tables."""
+"""Optimizers that torch lacks: LAMB, and what goes with AdamW: Muon for matrices, row-wise Adagrad for large tables;
+and SGD for weights whose gradients come late."""
 
 # pyright: reportPrivateImportUsage=false
 # torch's own optimizers are written with the _foreach_ functions, which handle all tensors of a group at once.
@@ -16,6 +17,46 @@ from torch.optim import Optimizer
 
 from genrec.annotations import NotNegative, Positive, Rate, check_arguments
 from genrec.contracts import GenrecError
+
+
+class SGD(torch.optim.SGD):
+    """``torch.optim.SGD`` for models some of whose weights get their first gradient later than others.
+
+    torch's fused kernel refuses momentum that only some weights have, so those that lack it start at zero: without
+    dampening that is what torch's own loops do.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        lr: Positive = 0.01,
+        momentum: Rate = 0.9,
+        dampening: NotNegative = 0.0,
+        nesterov: bool = False,
+        weight_decay: NotNegative = 0.0,
+        fused: bool = True,
+    ) -> None:
+        check_arguments(SGD.__init__, locals(), "optimizer")
+        options: dict[str, Any] = {"momentum": momentum, "dampening": dampening, "nesterov": nesterov, "fused": fused}
+        super().__init__(params, lr=lr, weight_decay=weight_decay, **options)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if group["fused"] and group["momentum"]:
+                self._complete([weight for weight in group["params"] if weight.grad is not None])
+        super().step()
+        return loss
+
+    def _complete(self, weights: list[Tensor]) -> None:
+        late = [weight for weight in weights if self.state[weight].get("momentum_buffer") is None]
+        if len(late) < len(weights):
+            for weight in late:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
 
 
 class Lamb(Optimizer):
@@ -107,6 +148,7 @@ class Muon(Optimizer):
     and an ``adamw_lr`` of its own (None: the same). ``fused`` is AdamW's.
     """
 
+    wants_whole_weights = True  # so that a matrix can be made orthogonal
     separate_hidden = True  # asks the trainer to mark the groups of hidden matrices
 
     def __init__(
@@ -182,6 +224,7 @@ class RowwiseAdagrad(Optimizer):
     """
 
     takes_sparse_gradients = True
+    wants_whole_weights = True  # a row's step is as long as the whole row says
 
     def __init__(
         self,

@@ -8,9 +8,7 @@ import os
 import platform
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,10 +21,12 @@ import genrec
 from genrec.artifacts import Cache, atomic_path, read_json, write_json
 from genrec.config import check_or_raise
 from genrec.contracts import TEST, VAL, DataSpec, GenrecError, RunContext, Task
+from genrec.disk import format_bytes
 from genrec.masking import masked, masked_words
 from genrec.processes import world_of
 from genrec.records import FINISHED, PRUNED
-from genrec.results import reset_peak_memory, write_numbers, write_page
+from genrec.remote.addresses import is_remote
+from genrec.results import Stages, write_costs, write_numbers, write_page
 from genrec.run_folder import (
     FEATURES_FILE,
     RunFolder,
@@ -37,12 +37,15 @@ from genrec.run_folder import (
     job_of_sweep,
     remove_if_empty,
     resume_folder,
+    unused_folder,
+    words_given,
 )
 from genrec.semantic_ids import SemanticIds
 from genrec.trainers.world import ALONE, World, leave
 
 if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
+    from genrec.interruption import Interruption
     from genrec.loggers.published import RunName
     from genrec.stages import Tokenized
     from genrec.trainers.hardware import Hardware
@@ -75,7 +78,7 @@ class Prepared:
     dataset: Dataset
     spec: DataSpec
     tokenized: Tokenized | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+    stages: Stages = field(default_factory=Stages)
 
 
 @dataclass
@@ -88,10 +91,16 @@ class LoadedRun:
     model: Any
 
 
-def execute(config: DictConfig, *, watch: Callable[[int, float], bool] | None = None) -> Outcome:
+def execute(
+    config: DictConfig,
+    *,
+    watch: Callable[[int, float], bool] | None = None,
+    interruption: Interruption | None = None,
+) -> Outcome:
     """Executes a run and leaves its folder complete: files appear by atomic rename, ``run.json`` says how it ended.
 
-    ``watch`` is told the monitored metric after every epoch and may end the run (``RunContext.watch``).
+    ``watch`` is told the monitored metric after every epoch and may end the run (``RunContext.watch``); signals that
+    ``interruption`` hears end it with a checkpoint.
     """
     from hydra.utils import get_class
 
@@ -112,7 +121,7 @@ def execute(config: DictConfig, *, watch: Callable[[int, float], bool] | None = 
             "hardware=ddp, and each of its runs starts its own processes."
         )
     if not world.leads:
-        outcome = follow(world)
+        outcome = follow(world, interruption)
         if outcome.folder != Path(config.output_dir):  # which Hydra has made for this process alone
             remove_if_empty(Path(config.output_dir))
         return outcome
@@ -125,19 +134,22 @@ def execute(config: DictConfig, *, watch: Callable[[int, float], bool] | None = 
     if resumed is not None:
         remove_if_empty(Path(config.output_dir))
         config.output_dir = str(resumed)
+    else:
+        config.output_dir = str(unused_folder(config))
     folder = RunFolder(Path(config.output_dir), key, config)
     with folder.held(resumed=resumed is not None):
         folder.write_config(config)
         try:
             with world_of(hardware, world, folder.path, fail=folder.fail) as world:
-                return _execute(config, folder, hardware, world, resume=resumed is not None, watch=watch)
+                about = {"resume": resumed is not None, "watch": watch, "interruption": interruption}
+                return _execute(config, folder, hardware, world, **about)
         except BaseException as error:
             folder.fail(error)
             write_page(folder.path)
             raise
 
 
-def follow(world: World) -> Outcome:
+def follow(world: World, interruption: Interruption | None = None) -> Outcome:
     """What a process that does not lead does of a run: its share of training, evaluation and baselines. It finds the
     same metrics as the leader, and writes nothing."""
     from genrec.config import instantiate
@@ -149,18 +161,19 @@ def follow(world: World) -> Outcome:
     hardware.use_device_of(world)
     try:
         context, trainer = _policy(config, hardware, Path(config.output_dir), resume=resume)
-        context.progress = False
-        with world.leader_first():
-            prepared = prepare(config, context)
+        context.progress, context.interruption = False, interruption
+        _meet(hardware, world)
+        prepared = prepare(config, context)
         model = _built(config, prepared)
-        hardware.world = world.met(hardware.device)
         context.callbacks = _instantiate_all(config.callbacks, "callback")
         data = _data(prepared, model)
         trainer.item_vectors = prepared.spec.item_vectors
         result = trainer.fit(model, data, context)
-        final = (
-            trainer.chosen_metrics if result.pruned else _measured(config, trainer, model, data, prepared, context)[0]
-        )
+        if result.pruned:
+            final = trainer.chosen_metrics
+        else:
+            final = _measured(config, trainer, model, data, prepared, context)[0]
+            _coded(trainer, model, data)
         return Outcome(
             context.output_dir, final, result.history, trainer.monitor, PRUNED if result.pruned else FINISHED
         )
@@ -179,6 +192,8 @@ def _make_paths_absolute(config: DictConfig) -> None:
 def _absolute(path: Any) -> Any:
     if not isinstance(path, str):
         return [_absolute(item) for item in path]
+    if is_remote(path):
+        return path
     expanded = Path(path).expanduser()
     return str(expanded.absolute() if expanded.exists() else expanded)
 
@@ -192,7 +207,7 @@ def _policy(config: DictConfig, hardware: Hardware, folder: Path, *, resume: boo
         output_dir=folder,
         seed=config.seed,
         optimizer=instantiate(config.optimizer, _convert_="all"),
-        scheduler=instantiate(config.scheduler, _convert_="all"),
+        scheduler=_schedule(config),
         hardware=hardware,
         resume=resume,
         progress=config.progress,
@@ -216,20 +231,21 @@ def _execute(
     *,
     resume: bool,
     watch: Callable[[int, float], bool] | None,
+    interruption: Interruption | None,
 ) -> Outcome:
     from genrec.rehearsal import rehearse
     from genrec.tables import log_table
     from genrec.trainers.tracking import PublishedRun, close_loggers, guard, item_map, log_environment, publish
 
-    started = time.perf_counter()
     folder = run_folder.path
-    reset_peak_memory()
+    stages = Stages()
     world.told((_plain(config), resume))
     context, trainer = _policy(config, hardware, folder, resume=resume)
+    context.interruption = interruption
     run_folder.describe(**_description(config, trainer))
-    rehearse(config, trainer, context.scheduler)
-    with world.leader_first():
-        prepared = prepare(config, context)
+    rehearse(config, trainer, context.scheduler, context)
+    _meet(hardware, world)
+    prepared = prepare(config, context, stages)
     run_folder.describe(data=prepared.dataset.name)
     if prepared.tokenized is not None:
         prepared.tokenized.semantic_ids.save(folder / IDS_FILE)
@@ -243,8 +259,8 @@ def _execute(
     environment = describe_environment(config, prepared, hardware)
     write_json(folder / "environment.json", environment)
 
-    model = _built(config, prepared)
-    hardware.world = world.met(hardware.device)
+    with stages.measured("model"):
+        model = _built(config, prepared)
     for line in size_lines(model):
         log.info("model: %s", line)
     context.loggers = guard(_instantiate_all(config.logger, "logger"))
@@ -256,17 +272,19 @@ def _execute(
     data = _data(prepared, model)
     trainer.item_vectors = prepared.spec.item_vectors
     try:
-        with _timed(prepared.seconds, "fit"):
+        with stages.measured("fit"):
             result = trainer.fit(model, data, context)
         state = PRUNED if result.pruned else FINISHED
         if result.pruned:
             final = trainer.chosen_metrics
         else:
             final = _judge(config, folder, trainer, model, data, prepared, context)
-        prepared.seconds["total"] = time.perf_counter() - started
-        write_numbers(folder, final, result.history, prepared.seconds, model)
-        run_folder.end(state, best_epoch=result.best_epoch)
-        page = write_page(folder)
+        write_numbers(folder, final, result.history, stages, model)
+        told = {} if result.diverged is None else {"diverged": result.diverged}
+        run_folder.end(state, best_epoch=result.best_epoch, **told)
+        with stages.measured("report"):
+            page = write_page(folder)
+        write_costs(folder, stages, model)
         placed = partial(item_map, model, prepared.dataset, prepared.spec)
         items = (lambda: None) if result.pruned else placed
         publish(context.loggers, PublishedRun(folder, final, plain, environment, items))
@@ -276,7 +294,7 @@ def _execute(
     close_loggers(context.loggers)
     if not result.pruned:
         names = {"name": _name(config.model), "data": prepared.dataset.name}
-        log_table(final, **names, folder=folder, seconds=prepared.seconds, page=page)
+        log_table(final, **names, folder=folder, seconds=stages.timing, page=page)
     return Outcome(folder, final, result.history, trainer.monitor, state)
 
 
@@ -288,15 +306,24 @@ def _judge(
     from genrec.trainers.evidence import write_evidence
 
     final, evidence, seen = _measured(config, trainer, model, data, prepared, context)
-    if model.task is Task.TOKENIZER and hasattr(trainer, "semantic_ids"):
-        trainer.semantic_ids(model, data).save(folder / IDS_FILE)
+    ids = _coded(trainer, model, data)
+    if ids is not None:
+        ids.save(folder / IDS_FILE)
         log.info("semantic IDs of all items: %s (use them with tokenizer=file tokenizer.path=...)", folder / IDS_FILE)
     if evidence is not None:
-        write_evidence(folder, evidence, seen, prepared.dataset)
+        with prepared.stages.measured("report"):
+            write_evidence(folder, evidence, seen, prepared.dataset)
     undefined = [name for name, value in final.items() if not math.isfinite(value)]
     for name in undefined:
         log.warning("%s is %s and is left out of metrics.json", name, final.pop(name))
     return final
+
+
+def _coded(trainer: Any, model: Any, data: Any) -> SemanticIds | None:
+    """The semantic IDs of all items by a model that makes such; several processes share the work."""
+    return (
+        trainer.semantic_ids(model, data) if model.task is Task.TOKENIZER and hasattr(trainer, "semantic_ids") else None
+    )
 
 
 def _measured(
@@ -308,15 +335,15 @@ def _measured(
 
     evidence = trainer.collect = evidence_of(model, view_of(data, model), trainer.all_k_values, config.seed)
     try:
-        with _timed(prepared.seconds, "test"):
+        with prepared.stages.measured("test"):
             final = trainer.test(model, data, context)
     finally:
         trainer.collect = None
     final.update({f"tokenizer/{name}": value for name, value in _report(prepared).items()})
     seen: dict[str, Any] = {}
-    world = context.hardware.world if context.hardware is not None else ALONE
-    with _timed(prepared.seconds, "baselines"):
-        final.update(evaluate_baselines(config, prepared, trainer.all_k_values, seen, world))
+    with prepared.stages.measured("baselines"):
+        world, users = _world_of(context), trainer.max_test_users
+        final.update(evaluate_baselines(config, prepared, trainer.all_k_values, seen, world, users))
     final.update({f"ceiling/{name}": value for name, value in _ceiling(prepared, model).items()})
     return final, evidence, seen
 
@@ -344,19 +371,23 @@ def _run_name(folder: Path, resumed: bool) -> RunName:
     if not job_of_sweep():
         return name_run(folder, resumed=resumed)
     hydra = HydraConfig.get()
-    words = masked_words(hydra.overrides.task)
+    words = masked_words(words_given())
     command = masked_words(sys.argv)
     return name_run(folder, sweep=Path(hydra.sweep.dir), overrides=words, command=command, resumed=resumed)
 
 
-def prepare(config: DictConfig, context: RunContext) -> Prepared:
-    """Loads the data and runs the upstream stages that the model, or a baseline, needs."""
+def prepare(config: DictConfig, context: RunContext, stages: Stages | None = None) -> Prepared:
+    """Loads the data and runs the upstream stages that the model, or a baseline, needs; ``stages`` measures them.
+
+    Several processes that have met do so together: the leader reads the data first, and all share the stages.
+    """
     from hydra.utils import get_class
 
     from genrec.config import instantiate
 
-    seconds: dict[str, float] = {}
-    with _timed(seconds, "data"):
+    stages = stages or Stages()
+    world = _world_of(context)
+    with stages.measured("data"), world.leader_first():
         dataset: Dataset = instantiate(config.data, _convert_="all")
         for line in dataset.describe():
             log.info("data: %s", line)
@@ -364,43 +395,55 @@ def prepare(config: DictConfig, context: RunContext) -> Prepared:
     tokens = model_class.view == "tokens"
     required = tokens or model_class.view == "items" or _needs_vectors(config.model)
     welcome = dataset.has_text and any(_needs_vectors(node) for node in _baselines(config).values())
-    vectors = _encode(config, dataset, seconds) if required or welcome else None
-    tokenized = _tokenize(config, dataset, vectors, context, seconds) if tokens and vectors is not None else None
+    vectors = _encode(config, dataset, stages, world) if required or welcome else None
+    tokenized = _tokenize(config, dataset, vectors, context, stages) if tokens and vectors is not None else None
     spec = replace(dataset.spec, semantic_ids=tokenized.semantic_ids if tokenized else None, item_vectors=vectors)
-    return Prepared(dataset, spec, tokenized, seconds)
+    return Prepared(dataset, spec, tokenized, stages)
 
 
-def _encode(config: DictConfig, dataset: Dataset, seconds: dict[str, float]) -> np.ndarray:
+def _meet(hardware: Hardware, world: World) -> None:
+    """Brings the processes in touch; from now on each keeps to its part of the processor."""
+    hardware.world = world.met(hardware.device)
+    if world.size > 1:
+        hardware.prepare()
+
+
+def _world_of(context: RunContext) -> World:
+    return context.hardware.world if context.hardware is not None else ALONE
+
+
+def _encode(config: DictConfig, dataset: Dataset, stages: Stages, world: World = ALONE) -> np.ndarray:
     from genrec.config import instantiate
     from genrec.stages import item_vectors
 
     node = config.encoder
-    with _timed(seconds, "encoder"):
+    with stages.measured("encoder"):
         vectors, cached = item_vectors(
-            _plain(node), lambda: instantiate(node, _convert_="all"), dataset, Cache(Path(config.cache_dir))
+            _plain(node), lambda: instantiate(node, _convert_="all"), dataset, Cache(Path(config.cache_dir)), world
         )
-    origin = _from(cached, seconds["encoder"])
+    origin = _from(cached, stages.seconds["encoder"])
     log.info("encoder: %s gave %d x %d vectors%s", _name(node), *vectors.shape, origin)
     return vectors
 
 
 def _tokenize(
-    config: DictConfig, dataset: Dataset, vectors: np.ndarray, context: RunContext, seconds: dict[str, float]
+    config: DictConfig, dataset: Dataset, vectors: np.ndarray, context: RunContext, stages: Stages
 ) -> Tokenized:
     from genrec.config import instantiate
     from genrec.stages import semantic_ids
 
     node = config.tokenizer
-    with _timed(seconds, "tokenizer"):
+    with stages.measured("tokenizer"):
         tokenized = semantic_ids(
             _plain(node),
             lambda: instantiate(node, _convert_="all"),
             vectors,
             dataset,
-            replace(context, hardware=None if context.hardware is None else context.hardware.alone()),
+            context,
             Cache(Path(config.cache_dir)),
         )
-    log.info("tokenizer: %s %s%s", _name(node), _id_line(tokenized), _from(tokenized.cached, seconds["tokenizer"]))
+    origin = _from(tokenized.cached, stages.seconds["tokenizer"])
+    log.info("tokenizer: %s %s%s", _name(node), _id_line(tokenized), origin)
     for line in quality_lines(tokenized.report):
         log.info("tokenizer: %s", line)
     return tokenized
@@ -412,9 +455,11 @@ def evaluate_baselines(
     k_values: Sequence[int],
     evidence: dict[str, Any] | None = None,
     world: World | None = None,
+    max_users: int | None = None,
 ) -> dict[str, float]:
     """Metrics of every baseline for the same task under the run's own protocol, named like
-    ``baseline/item_knn/test/recall@10``. ``evidence`` is filled with what the test saw, by the baseline's name."""
+    ``baseline/item_knn/test/recall@10``, of a sample of ``max_users`` where given. ``evidence`` is filled with what the
+    test saw, by the baseline's name."""
     from hydra.utils import get_class
 
     from genrec.config import instantiate
@@ -435,7 +480,7 @@ def evaluate_baselines(
             if part == TEST and evidence is not None:
                 view = view_of(prepared.dataset, model)
                 collect = evidence[name] = evidence_of(model, view, k_values, config.seed)
-            metrics = _evaluate_baseline(model, config, prepared, part, k_values, collect, world or ALONE)
+            metrics = _evaluate_baseline(model, config, prepared, part, k_values, collect, world or ALONE, max_users)
             final.update({f"baseline/{name}/{key}": value for key, value in metrics.items()})
     return final
 
@@ -448,6 +493,7 @@ def _evaluate_baseline(
     k_values: Sequence[int],
     collect: Any,
     world: World,
+    max_users: int | None,
 ) -> dict[str, float]:
     from genrec.trainers.evaluation import beyond_accuracy, evaluate_retrieval
     from genrec.trainers.scoring import evaluate_rows
@@ -463,6 +509,7 @@ def _evaluate_baseline(
         k_values=k_values,
         filter_seen=config.filter_seen,
         batch_size=512,
+        max_users=max_users,
         seed=config.seed,
         progress=False,
         beyond=beyond_accuracy(sequences, k_values, prepared.spec.item_vectors) if part == TEST else None,
@@ -483,14 +530,14 @@ def load_run(folder: Path, checkpoint: str = "best") -> LoadedRun:
     dataset: Dataset = instantiate(config.data, _convert_="all")
     if get_class(config.model._target_).view == "tokens":
         ids = SemanticIds.load(folder / IDS_FILE)
-        vectors = _encode(config, dataset, {}) if _needs_vectors(config.model) else None
+        vectors = _encode(config, dataset, Stages()) if _needs_vectors(config.model) else None
         spec = DataSpec(dataset.num_users, dataset.num_items, ids, vectors, dataset.sequences.train)
     else:
         context = RunContext(output_dir=folder, seed=config.seed, progress=False)
         alone = config.copy()
         alone.baselines = {}
         spec = prepare(alone, context).spec
-    recorded = read_json(folder / "environment.json")
+    recorded = read_json(folder / "environment.json", dict)
     found = {"data": dataset.fingerprint, "graph": dataset.graph.fingerprint if _sees_graph(config) else None}
     for name, value in found.items():
         then = recorded.get(f"{name}_fingerprint")
@@ -567,7 +614,13 @@ def _plain(node: DictConfig) -> dict[str, Any]:
 
 
 def _baselines(config: DictConfig) -> dict[str, Any]:
-    return {name: node for name, node in (config.baselines or {}).items() if node is not None}
+    from hydra.utils import get_class
+
+    nodes = {name: node for name, node in (config.baselines or {}).items() if node is not None}
+    for name, node in nodes.items():
+        if not hasattr(get_class(node._target_), "task"):
+            raise GenrecError(f"baselines.{name}._target_={node._target_}: a baseline is a model. Give one, or null.")
+    return nodes
 
 
 def _report(prepared: Prepared) -> dict[str, float]:
@@ -594,18 +647,10 @@ def size_lines(model: Any) -> list[str]:
         return []
     sizes = fields.memory()
     largest = sorted(sizes.items(), key=lambda entry: -entry[1])[:3]
-    shown = ", ".join(f"{name} {_bytes(size)}" for name, size in largest)
+    shown = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest)
     count = sum(parameter.numel() for parameter in model.parameters())
-    whole = f"{_bytes(sum(sizes.values()))} in {len(sizes)} vocabularies"
+    whole = f"{format_bytes(sum(sizes.values()))} in {len(sizes)} vocabularies"
     return [f"{count:,} parameters; vectors of fields {whole}" + (f", the largest {shown}" if shown else "")]
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
 
 
 def quality_lines(report: dict[str, float]) -> list[str]:
@@ -640,10 +685,22 @@ def _name(node: DictConfig) -> str:
     return str(node._target_).rsplit(".", 2)[-2]
 
 
-def _instantiate_all(nodes: DictConfig | None, kind: str) -> list[Any]:
+def _schedule(config: DictConfig) -> Any:
     from genrec.config import instantiate
 
-    built = []
+    schedule = instantiate(config.scheduler, _convert_="all")
+    if schedule is not None and not hasattr(schedule, "follows_metric"):
+        given = config.scheduler._target_
+        raise GenrecError(f"scheduler._target_={given} is no schedule. Choose one, scheduler=cosine, or null.")
+    return schedule
+
+
+def _instantiate_all(nodes: DictConfig | None, kind: str) -> list[Any]:
+    from pytorch_lightning import Callback
+
+    from genrec.config import instantiate
+
+    built: list[Any] = []
     for name, node in (nodes or {}).items():
         try:
             built.append(instantiate(node, _convert_="all"))
@@ -651,6 +708,10 @@ def _instantiate_all(nodes: DictConfig | None, kind: str) -> list[Any]:
             if kind != "logger":
                 raise GenrecError(f"{kind} {name!r} could not be built: {error}") from error
             log.warning("logger %s is off for this run: %s", name, error)  # tracking never stops an experiment
+            continue
+        if kind == "callback" and not isinstance(built[-1], Callback):
+            given = type(built[-1]).__name__
+            raise GenrecError(f"callbacks.{name}: {given} is no callback of Lightning. Give one, or null.")
     return built
 
 
@@ -658,10 +719,3 @@ def _seed(seed: int) -> None:
     from pytorch_lightning import seed_everything
 
     seed_everything(seed, workers=True, verbose=False)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    begun = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - begun

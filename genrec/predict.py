@@ -6,16 +6,18 @@ Only the run folder is needed: features travel with the weights, so the training
 from __future__ import annotations
 
 import difflib
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genrec.artifacts import atomic_path, read_json
+from genrec.artifacts import read_json
+from genrec.command import SHARED_HELP, SHARED_KEYS, device_of, run_command, shared_options, sharing
 from genrec.contracts import DataSpec, GenrecError
-from genrec.recommend import CHECKPOINTS, WRITERS, check_folder
+from genrec.recommend import CHECKPOINTS, check_folder
+from genrec.remote.addresses import shown
 from genrec.run_folder import FEATURES_FILE
+from genrec.table_writer import TableWriter, check_output, output_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
     from genrec.data.fitted_features import FittedFeatures
     from genrec.data.rows import Rows
     from genrec.data.sources.table import TableSource
+    from genrec.data.summary import Summary
+    from genrec.trainers.world import World
 
-HELP = """genrec-predict: what a finished run predicts for the rows of a table.
+HELP = f"""genrec-predict: what a finished run predicts for the rows of a table.
 
   python -m genrec.predict run=latest data=new.csv output=scores.parquet
   python -m genrec.predict run=latest data=new.csv output=scores.csv keep=[user_id,item_id]
@@ -38,10 +42,10 @@ Keys
   keep=[]           columns of the table that are written beside the predictions; all: every one
   checkpoint=best   best or final
   batch_size=8192   rows at a time
-  runs_dir=outputs  where run=latest looks
+{SHARED_HELP}  runs_dir=outputs  where run=latest looks
 """
 
-ALLOWED_KEYS = ("data", "output", "run", "keep", "checkpoint", "batch_size", "runs_dir")
+ALLOWED_KEYS = ("data", "output", "run", "keep", "checkpoint", "batch_size", "runs_dir", *SHARED_KEYS)
 ROW = "row"
 
 
@@ -50,12 +54,14 @@ class Request:
     """The command line, checked; ``keep`` None means every column."""
 
     data: Path
-    output: Path
+    output: Path | str
     run: str = "latest"
     keep: tuple[str, ...] | None = ()
     checkpoint: str = "best"
     batch_size: int = 8192
     runs_dir: Path = Path("outputs")
+    processes: int = 1
+    device: str = "auto"
 
 
 @dataclass
@@ -77,7 +83,7 @@ class Predictor:
         check_folder(folder)
         if not (folder / FEATURES_FILE).exists():
             raise GenrecError(f"{folder} is not the run of a model of rows: it has no {FEATURES_FILE}. See recommend.")
-        config = recorded_config(folder)
+        config = recorded_config(folder, data=False)
         features = FittedFeatures.load(folder / FEATURES_FILE)
         weights = folder / "checkpoints" / f"{checkpoint}_model.pt"
         if not weights.exists():  # of a baseline, which is fitted to the training rows again
@@ -130,15 +136,7 @@ class Predictor:
 
 def main() -> None:
     """Console entry: writes predictions; a mistake of the user is one sentence and exit code 2."""
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(HELP)
-        return
-    try:
-        answer(parse(arguments))
-    except GenrecError as error:
-        sys.stderr.write(f"genrec-predict: {error}\n")
-        sys.exit(2)
+    run_command("genrec-predict", HELP, parse, answer)
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -159,17 +157,17 @@ def parse(arguments: Sequence[str]) -> Request:
         raise GenrecError(f"batch_size={batch_size}: give a whole number of 1 or more.")
     request = Request(
         data=Path(given["data"]),
-        output=Path(given["output"]),
+        output=output_of(given["output"]),
         run=given.get("run", "latest"),
         keep=_kept(given.get("keep", "[]")),
         checkpoint=given.get("checkpoint", "best"),
         batch_size=int(batch_size),
         runs_dir=Path(given.get("runs_dir", "outputs")),
+        **shared_options(given),
     )
     if request.checkpoint not in CHECKPOINTS:
         raise GenrecError(f"checkpoint={request.checkpoint}: the choices are {' and '.join(CHECKPOINTS)}.")
-    if request.output.suffix not in WRITERS:
-        raise GenrecError(f"output={request.output}: the name must end in {', '.join(WRITERS)}.")
+    check_output(request.output)
     return request
 
 
@@ -185,7 +183,7 @@ def latest_run(runs_dir: Path) -> Path:
     """The newest finished run of a model of rows below ``runs_dir``."""
     found = []
     for path in runs_dir.glob("**/run.json"):
-        record = read_json(path)
+        record = read_json(path, dict)
         if record.get("state") == "finished" and (path.parent / FEATURES_FILE).exists():
             found.append((record.get("started", 0.0), path.parent))
     if not found:
@@ -198,51 +196,107 @@ def latest_run(runs_dir: Path) -> Path:
 
 def answer(request: Request, console: Console | None = None) -> None:
     """Loads the run, predicts piece by piece, and writes the file."""
-    import numpy as np
-    import polars as pl
     from rich.console import Console
-
-    from genrec.data.row_splits import IN_TRAIN
-    from genrec.data.summary import Summary
 
     console = console or Console()
     if not request.data.exists():
         raise GenrecError(f"data={request.data}: there is no such file.")
-    if request.output.resolve() == request.data.resolve():
+    if isinstance(request.output, Path) and request.output.resolve() == request.data.resolve():
         raise GenrecError(f"output={request.output} is the file of the rows themselves. Name another.")
     folder = latest_run(request.runs_dir) if request.run == "latest" else Path(request.run)
-    predictor = Predictor.load(folder, request.checkpoint)
-    summary = Summary.of(predictor.features)
-    pieces, done, predicted = [], 0, pl.DataFrame()
-    for frame in predictor.source(request.data, request.keep or ()).chunks():
-        missing = [name for name in request.keep or () if name not in frame.columns]
-        if missing:
-            raise GenrecError(f"keep: {request.data} has no column {missing[0]}. It has {', '.join(frame.columns)}.")
-        kept = frame if request.keep is None else frame.select(request.keep)
-        numbers = pl.Series(ROW, range(done, done + frame.height), dtype=pl.Int64)
-        rows = predictor.rows(frame)
+    check_folder(folder)  # before other processes are started
+    request = replace(request, run=str(folder))
+    table, job = TableWriter(request.output), _Job(request)
+    with sharing("predict", request, table.discard) as world, table:
+        for piece in job.pieces(world):
+            table.add(piece)
+            console.print(f"{table.num_rows:,} rows", highlight=False, markup=False)
+    if world.leads:
+        for line in job.lines(table.num_rows):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def take_part(request: Request, world: World) -> None:
+    """What a process that does not lead does of the request."""
+    for _ in _Job(request).pieces(world):
+        pass
+
+
+class _Job:
+    """A request while it is worked on. Every process reads the rows; of each piece it predicts a run of batches."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.sums: dict[str, float] = {}
+
+    def pieces(self, world: World) -> Iterator[pl.DataFrame]:
+        """The table in pieces, in the leader."""
+        import polars as pl
+        import torch
+
+        from genrec.data.summary import Summary
+
+        request, done = self.request, 0
+        device = device_of(request, world)
+        predictor = Predictor.load(Path(request.run), request.checkpoint)
+        if isinstance(predictor.model, torch.nn.Module):
+            predictor.model.to(device)
+        self.features, self.summary = predictor.features, Summary.of(predictor.features)
+        world = world.met(torch.device("cpu"))
+        for frame in predictor.source(request.data, request.keep or ()).chunks():
+            missing = [name for name in request.keep or () if name not in frame.columns]
+            if missing:
+                raise GenrecError(
+                    f"keep: {request.data} has no column {missing[0]}. It has {', '.join(frame.columns)}."
+                )
+            parts = world.brought(self._share(predictor, frame, world))
+            if parts:
+                kept = frame if request.keep is None else frame.select(request.keep)
+                numbers = pl.Series(ROW, range(done, done + frame.height), dtype=pl.Int64).to_frame()
+                predicted = self._joined(parts)
+                _check_kept(kept, predicted.columns, request.output)
+                yield pl.concat([numbers, kept, predicted], how="horizontal")
+            done += frame.height
+
+    def _share(self, predictor: Predictor, frame: pl.DataFrame, world: World) -> tuple[pl.DataFrame, Summary]:
+        """The predictions of this process's batches of a piece, and what their rows hold."""
+        import numpy as np
+
+        from genrec.data.row_splits import IN_TRAIN
+        from genrec.data.summary import Summary
+
+        size = self.request.batch_size
+        batches = -(-frame.height // size)
+        begin, end = (size * (batches * rank // world.size) for rank in (world.rank, world.rank + 1))
+        rows = predictor.rows(frame.slice(begin, end - begin))
+        summary = Summary.of(predictor.features)
         summary.add(rows, np.full(len(rows), IN_TRAIN))
-        predicted = predictor.predicted(rows, request.batch_size)
-        _check_kept(kept, predicted.columns, request.output)
-        pieces.append(pl.concat([numbers.to_frame(), kept, predicted], how="horizontal"))
-        done += frame.height
-        console.print(f"{done:,} rows", highlight=False, markup=False)
-    table = pl.concat(pieces)
-    with atomic_path(request.output) as unfinished:
-        getattr(table, WRITERS[request.output.suffix])(unfinished)
-    for line in summary.unknown_line(predictor.features, IN_TRAIN, str(request.data)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    means = ", ".join(f"{name} {table[name].mean():.4f}" for name in predicted.columns if table.height)
-    told = f"{table.height:,} rows by {folder} in {request.output} (means: {means})"
-    console.print(told, highlight=False, markup=False, soft_wrap=True)
+        return predictor.predicted(rows, size), summary
+
+    def _joined(self, parts: Sequence[tuple[pl.DataFrame, Summary]]) -> pl.DataFrame:
+        import polars as pl
+
+        for predicted, summary in parts:
+            self.summary.join(summary)
+            for name in predicted.columns:
+                self.sums[name] = self.sums.get(name, 0.0) + float(predicted[name].cast(pl.Float64).sum())
+        return pl.concat([predicted for predicted, _ in parts])
+
+    def lines(self, count: int) -> list[str]:
+        """What is worth telling when all ``count`` rows are written."""
+        from genrec.data.row_splits import IN_TRAIN
+
+        means = ", ".join(f"{name} {total / count:.4f}" for name, total in self.sums.items() if count)
+        told = f"{count:,} rows by {self.request.run} in {shown(str(self.request.output))} (means: {means})"
+        return [*self.summary.unknown_line(self.features, IN_TRAIN, str(self.request.data)), told]
 
 
-def _check_kept(kept: pl.DataFrame, predicted: Sequence[str], output: Path) -> None:
+def _check_kept(kept: pl.DataFrame, predicted: Sequence[str], output: Path | str) -> None:
     """Raises for columns to keep that cannot stand in the output beside the predictions."""
     for name, dtype in kept.schema.items():
         if name in (ROW, *predicted):
             raise GenrecError(f"keep: a column of the predictions is called {name} too. Rename yours, or leave it out.")
-        if dtype.is_nested() and output.suffix == ".csv":
+        if dtype.is_nested() and str(output).endswith(".csv"):
             raise GenrecError(f"keep: {name} holds lists, which CSV cannot. Write .parquet or .jsonl, or leave it out.")
 
 

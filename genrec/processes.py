@@ -1,4 +1,4 @@
-"""Starting the other processes of a run on this machine; they neither outlive it nor die unseen."""
+"""Starting the other processes of a run or a command on this machine; they neither outlive it nor die unseen."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from genrec.contracts import GenrecError
+from genrec.contracts import GenrecError, LostProcessError
 from genrec.trainers.hardware import Hardware
 from genrec.trainers.world import World, environment_of, leading, leave
 
@@ -22,6 +22,7 @@ log = logging.getLogger("genrec.run")
 _SECONDS = 0.2  # between two looks at the processes
 _GRACE = 10.0  # for the leader to find out by itself that another process has died
 _END = 60.0  # for the others to end after the leader has
+_AFTER_A_RUN = "give fewer hardware.devices or a smaller trainer.batch_size; then continue with resume=auto."
 
 
 def log_of(rank: int) -> str:
@@ -44,18 +45,36 @@ def world_of(
         finally:
             leave()
         return
-    world, port = leading(hardware.num_processes)
+
+    def told(error: BaseException) -> None:
+        log.error("%s", error)
+        fail(error)
+
+    with started(hardware.num_processes, folder, fail=told, advice=_AFTER_A_RUN) as world:
+        log.info("processes: %d on this machine, each with its share of every batch", world.size)
+        yield world
+
+
+@contextmanager
+def started(
+    size: int, folder: Path, *, fail: Callable[[BaseException], None], advice: str, words: Sequence[str] = ()
+) -> Iterator[World]:
+    """The world of this process and ``size`` - 1 others that are started here, with ``words`` for ``genrec.worker``.
+
+    Their messages go to files in ``folder``. ``advice`` is for memory that was short. Raises LostProcessError where one
+    has died; ``fail`` is told so if this process cannot end in an orderly way.
+    """
+    world, port = leading(size)
     if "GLOO_SOCKET_IFNAME" not in os.environ:  # the name of a machine may lead to no address
         os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
-    log.info("processes: %d on this machine, each with its share of every batch", world.size)
-    workers = Workers(folder, world.size, port, fail=fail)
+    workers = Workers(folder, size, port, fail=fail, advice=advice, words=words)
     try:
         yield world
     except Exception as error:
         if workers.fault is None:
             time.sleep(2 * _SECONDS)  # the connection breaks before the watch has looked
         if workers.fault is not None and not isinstance(error, GenrecError):
-            raise GenrecError(workers.fault) from error
+            raise LostProcessError(workers.fault) from error
         raise
     else:
         workers.wait()
@@ -65,12 +84,23 @@ def world_of(
 
 
 class Workers:
-    """Processes 1 to ``size`` - 1 of a run. ``fault`` says which has died and why, as soon as one has."""
+    """Processes 1 to ``size`` - 1. ``fault`` says which has died and why, as soon as one has."""
 
-    def __init__(self, folder: Path, size: int, port: int, *, fail: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: int,
+        port: int,
+        *,
+        fail: Callable[[BaseException], None],
+        advice: str,
+        words: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         self.size = size
         self.fail = fail
+        self.advice = advice
+        self.words = words
         self.fault: str | None = None
         self._ended = threading.Event()
         self._started = [self._start(rank, port) for rank in range(1, size)]
@@ -79,7 +109,7 @@ class Workers:
     def _start(self, rank: int, port: int) -> subprocess.Popen[bytes]:
         places = os.pathsep.join(filter(None, sys.path))
         environment = {**os.environ, **environment_of(rank, self.size, port), "PYTHONPATH": places}
-        command = [sys.executable, "-m", "genrec.worker"]
+        command = [sys.executable, "-m", "genrec.worker", *self.words]
         with open(self.folder / log_of(rank), "wb") as output:
             # The pipe breaks when this process ends, however it does, and that ends the other.
             return subprocess.Popen(
@@ -120,8 +150,8 @@ class Workers:
         who = f"Process {rank + 1} of {self.size}"
         if code < 0:
             return (
-                f"{who} was killed by {signal.Signals(-code).name}, and a run cannot go on without it. If memory was "
-                "short, give fewer hardware.devices or a smaller trainer.batch_size; then continue with resume=auto."
+                f"{who} was killed by {signal.Signals(-code).name}, and the others cannot go on without it. "
+                f"If memory was short, {self.advice}"
             )
         path = self.folder / log_of(rank)
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
@@ -132,8 +162,7 @@ class Workers:
         if self._ended.wait(_GRACE):
             return
         assert self.fault is not None
-        log.error("%s", self.fault)
-        self.fail(GenrecError(self.fault))
+        self.fail(LostProcessError(self.fault))
         for process in self._started:
             if process.poll() is None:
                 process.kill()

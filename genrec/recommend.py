@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import difflib
 import logging
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genrec.artifacts import atomic_path, read_json
+from genrec.command import SHARED_HELP, SHARED_KEYS, device_of, run_command, shared_options, sharing
 from genrec.contracts import IGNORE, GenrecError, Task
+from genrec.remote.addresses import shown
+from genrec.table_writer import TableWriter, check_output, output_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,10 +27,11 @@ if TYPE_CHECKING:
     from genrec.data.ragged import Ragged
     from genrec.explanations import Explainer
     from genrec.pipeline import LoadedRun
+    from genrec.trainers.world import World
 
 log = logging.getLogger("genrec.recommend")
 
-HELP = """genrec-recommend: what a finished run recommends.
+HELP = f"""genrec-recommend: what a finished run recommends.
 
   python -m genrec.recommend run=latest user=42                     one user of the data set, by its id there
   python -m genrec.recommend run=latest history=[12,7,99]           any history, by item ids, oldest first
@@ -39,23 +43,24 @@ Keys
   user=ID           | one of these three
   history=[ID,...]  |
   users=all         | or users=[ID,...]
-  output=FILE       .parquet, .csv or .jsonl: user_id, rank, item_id, title, score (needed with users=all)
+  output=FILE       .parquet, .csv or .jsonl: user_id, rank, item_id, title, score (needed with users=all);
+                    a file here, or an address such as s3://bucket/recs.parquet
   k=10              how many items
   explain=BOOL      say why, of each item for user= (models gat, lightgcn and xsimgcl)
   picture=FILE.svg  draw the paths to the first of the items; it includes explain=true
   filter_seen=BOOL  leave out what is in the history; default: as the run was evaluated
   checkpoint=best   best or final
   batch_size=256    users at a time, for users=
-  runs_dir=outputs  where run=latest looks
+{SHARED_HELP}  runs_dir=outputs  where run=latest looks
 """
 
 ALLOWED_KEYS = (
     "run", "user", "history", "users", "output", "k", "filter_seen", "checkpoint", "batch_size", "runs_dir",
-    "explain", "picture",
+    "explain", "picture", *SHARED_KEYS,
 )  # fmt: skip
 CHECKPOINTS = ("best", "final")
 HISTORY_ROWS = 20
-WRITERS = {".parquet": "write_parquet", ".csv": "write_csv", ".jsonl": "write_ndjson"}
+BLOCK = 128  # batches of users whose lists are held at a time
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Request:
     user: str | None = None
     history: tuple[str, ...] | None = None
     users: tuple[str, ...] | None = None
-    output: Path | None = None
+    output: Path | str | None = None
     k: int = 10
     filter_seen: bool | None = None
     checkpoint: str = "best"
@@ -74,6 +79,8 @@ class Request:
     runs_dir: Path = Path("outputs")
     explain: bool = False
     picture: Path | None = None
+    processes: int = 1
+    device: str = "auto"
 
 
 class Recommender:
@@ -121,8 +128,7 @@ class Recommender:
 
         if not len(items):
             raise GenrecError("The history is empty. Give at least one item id: history=[12,7,99].")
-        frame = self._recommend(np.array([IGNORE]), Ragged.from_rows([self._indices(items).tolist()]), k)
-        return frame.drop("row")
+        return self._frame(*self._find(np.array([IGNORE]), Ragged.from_rows([self._indices(items).tolist()]), k))[1]
 
     def for_users(
         self,
@@ -135,31 +141,64 @@ class Recommender:
 
         ``on_batch`` is called after each batch with the number of users in it.
         """
-        import numpy as np
         import polars as pl
 
+        return pl.concat(list(self.in_blocks(users, k, batch_size, on_batch)))
+
+    def in_blocks(
+        self,
+        users: Sequence[int | str] | None = None,
+        k: int = 10,
+        batch_size: int = 256,
+        on_batch: Callable[[int], None] | None = None,
+        world: World | None = None,
+    ) -> Iterator[pl.DataFrame]:
+        """The table of ``for_users`` in pieces of ``BLOCK`` batches.
+
+        Of a ``world`` of several processes each takes some batches; the leader is given the table, the others nothing.
+        """
+        import numpy as np
+
+        from genrec.trainers.world import ALONE
+
+        world = world or ALONE
         if users is None:
             chosen = np.arange(self.dataset.num_users)
         else:
             chosen = np.array([self.dataset.user_index(user) for user in users], dtype=np.int64)
-        histories = self.dataset.sequences.history("all").take(chosen)
-        # Users with histories of like length share a batch, so that little of it is padding.
-        order = np.argsort(np.minimum(histories.lengths, self.model.max_history), kind="stable")
-        frames = []
-        for begin in range(0, len(order), batch_size):
-            rows = order[begin : begin + batch_size]
-            frame = self._recommend(chosen[rows], histories.take(rows), k)
-            frames.append(frame.with_columns(pl.Series("row", rows)[frame["row"]]))
+        known = self.dataset.sequences.history("all")
+        size = BLOCK * batch_size
+        for begin in range(0, max(len(chosen), 1), size):  # of nobody the columns
+            part = chosen[begin : begin + size]
+            histories = known.take(part)
+            # Users with histories of like length share a batch, so that little of it is padding.
+            order = np.argsort(np.minimum(histories.lengths, self.model.max_history), kind="stable")
+            batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+            found = []
+            for rows in batches[world.rank :: world.size]:
+                found.append((rows, *self._find(part[rows], histories.take(rows), k)))
+                if on_batch is not None:
+                    on_batch(len(rows))
+            parts = world.brought(found)
+            if not parts:
+                continue
             if on_batch is not None:
-                on_batch(len(rows))
-        table = pl.concat(frames).sort("row", "rank")
-        user_ids = pl.Series("user_id", self.dataset.log.user_ids[chosen[table["row"].to_numpy()]])
-        return table.drop("row").insert_column(0, user_ids)
+                on_batch(sum(len(rows) for theirs in parts[1:] for rows, _, _ in theirs))
+            yield self._table(part, [one for theirs in parts for one in theirs], k)
 
-    def _recommend(self, users: np.ndarray, histories: Ragged, k: int) -> pl.DataFrame:
-        """Recommendations for internal user indices and histories of item indices; ``row`` says for which of them."""
+    def _table(self, users: np.ndarray, found: list[tuple[np.ndarray, np.ndarray, np.ndarray]], k: int) -> pl.DataFrame:
+        """Recommendations ``found`` for some rows of ``users`` each, in the order of ``users``."""
         import numpy as np
         import polars as pl
+
+        items, scores = np.full((len(users), k), IGNORE, dtype=np.int64), np.zeros((len(users), k))
+        for rows, some_items, some_scores in found:
+            items[rows, : some_items.shape[1]], scores[rows, : some_items.shape[1]] = some_items, some_scores
+        row, frame = self._frame(items, scores)
+        return frame.insert_column(0, pl.Series("user_id", self.dataset.log.user_ids[users[row]]))
+
+    def _find(self, users: np.ndarray, histories: Ragged, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Items (B, k), filled with IGNORE, and scores (B, k) for user indices and histories of item indices."""
         import torch
 
         from genrec.data.sequences import history_batch
@@ -170,11 +209,16 @@ class Recommender:
         device = next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
         with torch.inference_mode():
             found = self.model.recommend(batch.to(device), k)
-        items, scores = found.items.cpu().numpy(), found.scores.double().cpu().numpy()
+        return found.items.cpu().numpy(), found.scores.cpu().double().numpy()
+
+    def _frame(self, items: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, pl.DataFrame]:
+        """The row of each recommendation, and their table."""
+        import numpy as np
+        import polars as pl
+
         row, place = np.nonzero(items != IGNORE)
-        named = self._named(items[row, place])
-        first = pl.DataFrame({"row": row, "rank": place + 1})
-        return pl.concat([first, named, pl.DataFrame({"score": scores[row, place]})], how="horizontal")
+        columns = [pl.DataFrame({"rank": place + 1}), self._named(items[row, place])]
+        return row, pl.concat([*columns, pl.DataFrame({"score": scores[row, place]})], how="horizontal")
 
     def _indices(self, items: Sequence[int | str]) -> np.ndarray:
         import numpy as np
@@ -184,21 +228,18 @@ class Recommender:
     def _named(self, items: np.ndarray) -> pl.DataFrame:
         import polars as pl
 
-        titles = [self.dataset.titles[item] for item in items.tolist()]
-        return pl.DataFrame({"item_id": self.dataset.log.item_ids[items], "title": pl.Series(titles, dtype=pl.String)})
+        return pl.DataFrame({"item_id": self.dataset.log.item_ids[items], "title": self._titles.gather(items)})
+
+    @cached_property
+    def _titles(self) -> pl.Series:
+        import polars as pl
+
+        return pl.Series("title", list(self.dataset.titles), dtype=pl.String)
 
 
 def main() -> None:
     """Console entry: prints or writes recommendations; a mistake of the user is one sentence and exit code 2."""
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(HELP)
-        return
-    try:
-        answer(parse(arguments))
-    except GenrecError as error:
-        sys.stderr.write(f"genrec-recommend: {error}\n")
-        sys.exit(2)
+    run_command("genrec-recommend", HELP, parse, answer)
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -214,7 +255,7 @@ def parse(arguments: Sequence[str]) -> Request:
         user=given.get("user"),
         history=_listed("history", given["history"]) if "history" in given else None,
         users=_users(given["users"]) if "users" in given else None,
-        output=Path(given["output"]) if "output" in given else None,
+        output=output_of(given["output"]) if "output" in given else None,
         k=_count("k", given.get("k", "10")),
         filter_seen=_truth("filter_seen", given["filter_seen"]) if "filter_seen" in given else None,
         checkpoint=given.get("checkpoint", "best"),
@@ -222,6 +263,7 @@ def parse(arguments: Sequence[str]) -> Request:
         runs_dir=Path(given.get("runs_dir", "outputs")),
         explain=_truth("explain", given["explain"]) if "explain" in given else "picture" in given,
         picture=Path(given["picture"]) if "picture" in given else None,
+        **shared_options(given),
     )
     return _checked(request)
 
@@ -233,10 +275,12 @@ def _checked(request: Request) -> Request:
         raise GenrecError(f"checkpoint={request.checkpoint}: the choices are {' and '.join(CHECKPOINTS)}.")
     if request.users == () and request.output is None:
         raise GenrecError("users=all is a long table: say where to write it, for example output=recs.parquet.")
-    if request.output is not None and request.output.suffix not in WRITERS:
-        raise GenrecError(f"output={request.output}: the name must end in {', '.join(WRITERS)}.")
+    if request.output is not None:
+        check_output(request.output)
     if (request.explain or request.picture is not None) and request.user is None:
         raise GenrecError("explain=true says why of one user of the data: give user=ID with it.")
+    if request.processes > 1 and request.users is None:
+        raise GenrecError(f"processes={request.processes} divides many users: give users=all or users=[ID,ID] with it.")
     if request.picture is not None and request.picture.suffix != ".svg":
         raise GenrecError(f"picture={request.picture}: the name must end in .svg.")
     return request
@@ -248,7 +292,7 @@ def check_folder(folder: Path) -> None:
         raise GenrecError(f"run={folder}: there is no such folder. Give one below outputs/, or run=latest.")
     if not (folder / "config.yaml").exists() or not (folder / "run.json").exists():
         raise GenrecError(f"run={folder} is no run folder: config.yaml and run.json are not both in it.")
-    state = read_json(folder / "run.json").get("state")
+    state = read_json(folder / "run.json", dict).get("state")
     if state != "finished":
         raise GenrecError(
             f"run={folder} has not finished (its state is {state!r}). Continue it: repeat its command with resume=auto."
@@ -259,7 +303,7 @@ def latest_run(runs_dir: Path) -> Path:
     """The newest finished run of a retrieval model below ``runs_dir``."""
     found = []
     for path in runs_dir.glob("**/run.json"):
-        record = read_json(path)
+        record = read_json(path, dict)
         if record.get("state") == "finished" and _recommends(path.parent):
             found.append((record.get("started", 0.0), path.parent))
     if not found:
@@ -272,7 +316,9 @@ def latest_run(runs_dir: Path) -> Path:
 def _recommends(folder: Path) -> bool:
     """Only retrieval runs measure recall, so the question costs no look at data or weights."""
     metrics = folder / "metrics.json"
-    return metrics.exists() and any(name.startswith("test/recall@") for name in read_json(metrics)["final"])
+    return metrics.exists() and any(
+        name.startswith("test/recall@") for name in read_json(metrics, dict).get("final") or {}
+    )
 
 
 def answer(request: Request, console: Console | None = None) -> None:
@@ -281,28 +327,70 @@ def answer(request: Request, console: Console | None = None) -> None:
 
     console = console or Console()
     folder = latest_run(request.runs_dir) if request.run == "latest" else Path(request.run)
+    if request.users is not None:
+        _answer_many(replace(request, run=str(folder)), console)
+        return
     recommender = Recommender.load(folder, checkpoint=request.checkpoint, filter_seen=request.filter_seen)
     explainer = _explainer(recommender) if request.explain else None
-    if request.users is not None:
-        frame = _for_many(recommender, request, console)
-    elif request.user is not None:
+    if request.user is not None:
         _print_history(recommender.history_of(request.user), f"History of user {request.user}", console)
         frame = recommender.for_user(request.user, request.k)
     else:
         assert request.history is not None
         frame = recommender.for_history(request.history, request.k)
         _print_history(recommender.named(request.history), "History", console)
-    if request.users is None:
-        _print(frame, f"Recommended by {folder}", console)
+    _print(frame, f"Recommended by {folder}", console)
     if explainer is not None:
         _explain(explainer, recommender, request, frame, console)
     if request.output is not None:
-        with atomic_path(request.output) as temporary:
-            getattr(frame, WRITERS[request.output.suffix])(temporary)
-        console.print(f"{len(frame):,} rows in {request.output}", highlight=False, markup=False, soft_wrap=True)
-    elif request.users is not None:
-        for (user,), rows in frame.group_by("user_id", maintain_order=True):
-            _print(rows, f"Recommended to user {user}", console)
+        with TableWriter(request.output) as table:
+            table.add(frame)
+        _told(len(frame), request.output, console)
+
+
+def _answer_many(request: Request, console: Console) -> None:
+    """The part of ``answer`` that several processes can share; ``request.run`` is the folder of the run."""
+    check_folder(Path(request.run))  # before others are started
+    if request.output is None:
+        with sharing("recommend", request) as world:
+            for frame in _lists(request, world, console):
+                for (user,), rows in frame.group_by("user_id", maintain_order=True):
+                    _print(rows, f"Recommended to user {user}", console)
+        return
+    table = TableWriter(request.output)
+    with sharing("recommend", request, table.discard) as world, table:
+        for frame in _lists(request, world, console):
+            table.add(frame)
+    if world.leads:
+        _told(table.num_rows, request.output, console)
+
+
+def take_part(request: Request, world: World) -> None:
+    """What a process that does not lead does of the request."""
+    for _ in _lists(request, world, None):
+        pass
+
+
+def _lists(request: Request, world: World, console: Console | None) -> Iterator[pl.DataFrame]:
+    """The table of all users that are asked for, in pieces, in the leader; progress is shown on its ``console``."""
+    import torch
+    from rich.progress import Progress
+
+    device = device_of(request, world)
+    recommender = Recommender.load(Path(request.run), checkpoint=request.checkpoint, filter_seen=request.filter_seen)
+    if isinstance(recommender.model, torch.nn.Module):
+        recommender.model.to(device)
+    world = world.met(torch.device("cpu"))  # what is sent are lists
+    users = list(request.users or ()) or None
+    with Progress(console=console, transient=True, disable=console is None or not world.leads) as progress:
+        bar = progress.add_task("users", total=len(users or ()) or recommender.dataset.num_users)
+        yield from recommender.in_blocks(
+            users, request.k, request.batch_size, lambda count: progress.advance(bar, count), world
+        )
+
+
+def _told(count: int, output: Path | str, console: Console) -> None:
+    console.print(f"{count:,} rows in {shown(str(output))}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _explainer(recommender: Recommender) -> Explainer:
@@ -328,20 +416,6 @@ def _explain(
         with atomic_path(request.picture) as temporary:
             temporary.write_text(draw(found[0], names), encoding="utf-8")
         console.print(f"The paths to the first item: {request.picture}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _for_many(recommender: Recommender, request: Request, console: Console) -> pl.DataFrame:
-    from rich.progress import Progress
-
-    total = len(request.users or ()) or recommender.dataset.num_users
-    with Progress(console=console, transient=True) as progress:
-        bar = progress.add_task("users", total=total)
-        return recommender.for_users(
-            list(request.users or ()) or None,
-            k=request.k,
-            batch_size=request.batch_size,
-            on_batch=lambda count: progress.advance(bar, count),
-        )
 
 
 def _print_history(frame: pl.DataFrame, title: str, console: Console) -> None:

@@ -12,9 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from genrec.artifacts import is_locked, read_json, read_yaml
+from annotated_types import Ge, Le
+
+from genrec.annotations import accepts, as_yaml, checkable, describe
+from genrec.artifacts import is_locked, of_kind, read_json, read_yaml
 from genrec.contracts import GenrecError
 
 if TYPE_CHECKING:
@@ -33,6 +36,30 @@ REPORT_FILE = "report.html"
 LOCK_FILE = ".lock"
 
 RUNNING, FINISHED, FAILED, PRUNED, KILLED = "running", "finished", "failed", "pruned", "killed"
+_TIME = Annotated[float, Ge(-62_135_510_400), Le(253_402_214_400)] | None  # seconds since 1970, years 1 to 9999
+_FACTS: dict[str, Any] = {  # of run.json, each of which may be missing
+    **dict.fromkeys(("started", "ended"), _TIME),
+    **dict.fromkeys(("state", "error", "model", "data", "monitor", "direction", "config_key"), str | None),
+    "best_epoch": int | None,
+    "choices": dict | None,
+}
+_SWEEP_FACTS: dict[str, Any] = {  # what sweep.json holds, where it holds it
+    "state": str | None, "started": _TIME, "ended": _TIME, "seconds": float | None,
+    "command": list[str] | None, "objectives": list[list[str]] | None, "scales": dict[str, str] | None,
+    "key": str | None,
+}  # fmt: skip
+_NODES = ("model", "trainer", "data", "split", "optimizer", "scheduler", "baselines", "callbacks", "logger")
+_CONFIG: dict[str, Any] = {**dict.fromkeys(_NODES, dict | None), "runs_dir": str | None, "seed": int | None}
+_SAMPLE: dict[str, Any] = {
+    "history": list[dict] | None, "targets": list[dict] | None, "recommended": list[dict] | None,
+    "history_length": int | None,
+}  # fmt: skip
+_ENVIRONMENT: dict[str, Any] = {
+    "git": dict | None, "host": dict | None, "versions": dict | None, "command": list | None, "config_key": str | None,
+}  # fmt: skip
+_NUMBERS = dict[str, float | None]
+_STAGES = dict[str, dict[str, float]]
+_NAMED = ("user_id", "group")  # columns of tables that may hold anything
 STATES = (RUNNING, FINISHED, FAILED, PRUNED, KILLED)
 
 
@@ -87,7 +114,11 @@ class RunRecord:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved config as plain values; empty where the run ended before it was written."""
-        return _read_yaml(self.folder / "config.yaml") or {}
+        path = self.folder / "config.yaml"
+        found = _read_yaml(path, dict) or {}
+        _check_facts(_CONFIG, found, path)
+        _check_facts({"source": dict | None}, found.get("data") or {}, path)
+        return found
 
     @cached_property
     def overrides(self) -> dict[str, str]:
@@ -97,53 +128,75 @@ class RunRecord:
     @cached_property
     def words(self) -> list[str]:
         """The overrides as they were given: ``+`` and ``~`` included."""
-        return [str(entry) for entry in _read_yaml(self.folder / "overrides.yaml") or []]
+        return [str(entry) for entry in _read_yaml(self.folder / "overrides.yaml", list) or []]
 
     @cached_property
     def final(self) -> dict[str, float]:
         """The final metrics by name; empty before the end, and of a run that failed."""
         if self.state not in (FINISHED, PRUNED):  # an earlier attempt in this folder may have left some
             return {}
-        return (_read_json(self.folder / "metrics.json") or {}).get("final", {})
+        path = self.folder / "metrics.json"
+        return of_kind(_NUMBERS, (_read_json(path, dict) or {}).get("final", {}), path)
 
     @cached_property
     def epochs(self) -> list[dict[str, float]]:
         """A row per epoch so far: ``epoch``, ``step``, ``seconds``, ``train/lr`` and what was measured. Not every epoch
         measures everything."""
-        return _read_json(self.folder / HISTORY_FILE) or []
+        return _read_json(self.folder / HISTORY_FILE, list[dict[str, float | None]]) or []
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        return _read_json(self.folder / "environment.json") or {}
+        path = self.folder / "environment.json"
+        found = _read_json(path, dict) or {}
+        prints = {name: str | None for name in found if name.endswith("_fingerprint")}
+        _check_facts({**_ENVIRONMENT, **prints}, found, path)
+        _check_facts({"commit": str | None}, found.get("git") or {}, path)
+        return found
 
     @cached_property
     def seconds(self) -> dict[str, float]:
         """Seconds of each stage and their ``total``."""
-        return _read_json(self.folder / "timing.json") or {}
+        return _read_json(self.folder / "timing.json", dict[str, float]) or {}
 
     @cached_property
-    def resources(self) -> dict[str, float]:
-        """``peak_resident_bytes`` of the process, ``peak_device_bytes`` of a GPU, ``parameters`` of the model."""
-        return _read_json(self.folder / RESOURCES_FILE) or {}
+    def resources(self) -> dict[str, Any]:
+        """``peak_resident_bytes`` of the process, ``peak_device_bytes`` of a GPU, ``parameters`` of the model; and what
+        ``stages`` gives, with ``stage_peaks``: "own", or "so_far" where no peak of a stage alone could be measured."""
+        path = self.folder / RESOURCES_FILE
+        found = _read_json(path, dict[str, Any]) or {}
+        of_kind(_NUMBERS, {name: value for name, value in found.items() if name not in ("stages", "stage_peaks")}, path)
+        stages = of_kind(_STAGES, found.get("stages", {}), path)
+        of_kind(_NUMBERS, {name: stage.get("seconds", "nothing") for name, stage in stages.items()}, path)
+        return found
+
+    @cached_property
+    def stages(self) -> dict[str, dict[str, float]]:
+        """``seconds``, ``peak_resident_bytes`` and perhaps ``peak_device_bytes`` of each stage of the run, in order."""
+        return self.resources.get("stages", {})
 
     @cached_property
     def tokenizer(self) -> dict[str, float]:
         """The quality of the semantic IDs, such as ``usage_rate/level_0``."""
-        return _read_json(self.folder / "tokenizer_report.json") or {}
+        return _read_json(self.folder / "tokenizer_report.json", dict[str, float]) or {}
 
     @cached_property
     def samples(self) -> list[dict[str, Any]]:
         """A few test users: ``user_id``, ``history``, ``targets`` and ``recommended``, lists of ``item_id`` and
         ``title``."""
-        return _read_json(self.folder / SAMPLES_FILE) or []
+        path = self.folder / SAMPLES_FILE
+        found = _read_json(path, list[dict]) or []
+        for user in found:
+            _check_facts(_SAMPLE, user, path)
+        return found
 
     def measured(self, name: str) -> float | None:
-        """A finite number of the run by its name: a final metric, ``seconds/STAGE``, ``resources/NAME`` or
-        ``tokenizer/NAME``; None where there is none."""
+        """A finite number of the run by its name: a final metric, ``seconds/STAGE``, ``resources/NAME``,
+        ``peak/STAGE`` (resident bytes) or ``tokenizer/NAME``; None where there is none."""
         kind, _, rest = name.partition("/")
-        places = {"seconds": self.seconds, "resources": self.resources, "tokenizer": self.tokenizer}
+        peaks = {stage: costs.get("peak_resident_bytes") for stage, costs in self.stages.items()}
+        places = {"seconds": self.seconds, "resources": self.resources, "tokenizer": self.tokenizer, "peak": peaks}
         value = self.final.get(name, places.get(kind, {}).get(rest))
-        return float(value) if value is not None and math.isfinite(value) else None
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
     def users(self) -> pl.DataFrame | None:
         """One row per test user of a retrieval run: ``user_id``, ``history_length``, ``num_targets``,
@@ -174,7 +227,7 @@ class SweepRecord:
     @property
     def command(self) -> list[str]:
         """The words after ``python -m genrec.run`` that started it."""
-        return list(self.sweep.get("command", []))
+        return list(self.sweep.get("command") or [])
 
     @property
     def objectives(self) -> list[tuple[str, str]]:
@@ -211,9 +264,11 @@ def read_run(folder: Path) -> RunRecord:
     folder = Path(folder)
     if not is_run(folder):
         raise GenrecError(f"{folder} is not a run folder: it has no {RUN_FILE}. Give a folder below outputs/.")
-    run = read_json(folder / RUN_FILE)
-    if not isinstance(run, dict):
-        raise GenrecError(f"{folder / RUN_FILE} tells of no run: it holds {str(run)[:40]!r}.")
+    run = read_json(folder / RUN_FILE, dict)
+    for name, kind in _FACTS.items():
+        if not accepts(checkable(kind), run.get(name)):
+            told = f"{as_yaml(run[name])[:60]} as {name}, where {describe(checkable(kind))} is expected"
+            raise GenrecError(f"{folder / RUN_FILE} is not as genrec wrote it: it has {told}.")
     state = str(run.get("state"))
     if state == RUNNING and not is_locked(folder / LOCK_FILE):
         state = KILLED
@@ -231,7 +286,17 @@ def read_sweep(folder: Path) -> SweepRecord:
         _readable(folder.glob(f"*/{RUN_FILE}")),
         key=lambda run: (not run.folder.name.isdecimal(), _number(run.folder.name), run.folder.name),
     )
-    return SweepRecord(folder, _read_json(folder / SWEEP_FILE) or {}, tuple(ordered))
+    path = folder / SWEEP_FILE
+    return SweepRecord(folder, sweep_facts(path) if path.exists() else {}, tuple(ordered))
+
+
+def sweep_facts(path: Path) -> dict[str, Any]:
+    """What ``sweep.json`` holds; ``GenrecError`` where somebody has changed it."""
+    facts = read_json(path, dict)
+    _check_facts(_SWEEP_FACTS, facts, path)
+    if any(len(pair) != 2 for pair in facts.get("objectives") or []):
+        raise GenrecError(f"{path} is not as genrec wrote it: an objective is a metric and a direction.")
+    return facts
 
 
 def find_runs(root: Path) -> Iterator[RunRecord]:
@@ -264,12 +329,18 @@ def _module(node: Any) -> str:
     return target.rsplit(".", 2)[-2] if target.count(".") >= 2 else target or "?"
 
 
-def _read_json(path: Path) -> Any:
-    return read_json(path) if path.exists() else None
+def _check_facts(kinds: Mapping[str, Any], facts: Mapping[str, Any], path: Path) -> None:
+    """``GenrecError`` where a fact of a file is of another kind."""
+    for name, kind in kinds.items():
+        of_kind(kind, facts.get(name), path)
 
 
-def _read_yaml(path: Path) -> Any:
-    return read_yaml(path) if path.exists() else None
+def _read_json(path: Path, kind: Any) -> Any:
+    return read_json(path, kind) if path.exists() else None
+
+
+def _read_yaml(path: Path, kind: Any) -> Any:
+    return read_yaml(path, kind | None) if path.exists() else None
 
 
 def _read_parquet(path: Path) -> pl.DataFrame | None:
@@ -278,7 +349,11 @@ def _read_parquet(path: Path) -> pl.DataFrame | None:
     if not path.exists():
         return None
     try:
-        return pl.read_parquet(path)
+        table = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split())
         raise GenrecError(f"{path} cannot be read ({reason}). Delete it and run again.") from None
+    words = [name for name, kind in table.schema.items() if not kind.is_numeric() and name not in _NAMED]
+    if words:
+        raise GenrecError(f"{path} is not as genrec wrote it: {words[0]} holds no numbers. Delete it and run again.")
+    return table

@@ -9,7 +9,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from genrec.config import instantiate
-from genrec.contracts import DataSpec, GenrecError
+from genrec.contracts import DataSpec, GenrecError, RunContext
 from genrec.data.columns import DenseOptions, Options, SequenceOptions, SparseOptions, target_of
 from genrec.data.dataset import ROWS
 from genrec.data.ragged import Ragged
@@ -22,7 +22,7 @@ log = logging.getLogger("genrec")
 _ITEMS, _LEVELS, _CODES, _WIDTH = 16, 4, 16, 32
 
 
-def rehearse(config: DictConfig, trainer: Any, scheduler: Any) -> None:
+def rehearse(config: DictConfig, trainer: Any, scheduler: Any, context: RunContext | None = None) -> None:
     """Raises ``GenrecError`` for what the configured objects refuse of each other.
 
     The model is built once on a tiny invented shop and thrown away: constructors know best what they refuse. An error
@@ -39,6 +39,11 @@ def rehearse(config: DictConfig, trainer: Any, scheduler: Any) -> None:
         log.debug("the model was not built on invented data: %s", error)
         return
     trainer.check_model(model)
+    hardware: Any = None if context is None else context.hardware
+    if hardware is not None and hardware.will_divide and hasattr(model, "named_modules"):
+        from genrec.trainers.division import check_divisible
+
+        check_divisible(model, hardware, context and context.optimizer, by_hand=trainer.averages_gradients)
 
 
 def check_view(config: DictConfig) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from genrec.artifacts import atomic_path, fingerprint
+from genrec.artifacts import atomic_path, fingerprint, reason_of
 from genrec.contracts import NUM_SPECIAL_TOKENS, GenrecError
+
+_LARGEST = 2**26  # codes of a level in a file, each of which gets a vector and a count
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class SemanticIds:
                 f"Codes must lie in 0..size-1 of their level; sizes {self.codebook_sizes}, "
                 f"found {codes.min(axis=0).tolist()} to {codes.max(axis=0).tolist()}."
             )
-        duplicates = len(codes) - len(np.unique(self._keys(codes)))
+        duplicates = len(codes) - _num_distinct(self._keys(codes))
         if duplicates:
             raise GenrecError(
                 f"{duplicates} of {len(codes)} items share their semantic ID with another item. "
@@ -124,10 +126,20 @@ class SemanticIds:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 sizes = tuple(int(size) for size in archive["codebook_sizes"])
+                if max(sizes, default=0) > _LARGEST:
+                    raise GenrecError(f"{path} names {max(sizes):,} codes of a level; {_LARGEST:,} are the most.")
                 return cls(archive["codes"], sizes, int(archive["num_content_levels"]))
         except GenrecError:
             raise
         except Exception as error:
             raise GenrecError(
-                f"{path} is not a semantic-ID file ({error}). Write it again with tokenizer runs."
+                f"{path} is not a semantic-ID file ({reason_of(error)}). Give the semantic_ids.npz of a finished run."
             ) from None
+
+
+def _num_distinct(keys: np.ndarray) -> int:
+    """How many distinct ``keys`` (N,) there are; numbers are sorted, which is faster than ``np.unique``."""
+    if keys.dtype.kind not in "iu":
+        return len(np.unique(keys))
+    ordered = np.sort(keys)
+    return len(keys) - int((ordered[1:] == ordered[:-1]).sum())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,11 +16,18 @@ import genrec
 from genrec.artifacts import Cache, atomic_path, fingerprint, read_json, write_json
 from genrec.contracts import GenrecError, RunContext
 from genrec.data.dataset import Dataset
+from genrec.data.encoders import broken_rows
 from genrec.semantic_ids import SemanticIds
+from genrec.trainers.world import ALONE, World
+
+if TYPE_CHECKING:
+    from genrec.tokenizers.result import TokenizerResult
 
 log = logging.getLogger("genrec.run")
 
 CODEC_FILE = "codec.npz"
+
+_PLACES = ("storage_options", "cache_dir")
 
 # The code whose change makes a cached artifact of a stage stale.
 _ENCODER_CODE = ("data/encoders", "cooccurrence.py")
@@ -40,21 +48,52 @@ class Tokenized:
 
 
 def item_vectors(
-    config: Mapping[str, Any], build: Callable[[], Any], dataset: Dataset, cache: Cache
+    config: Mapping[str, Any], build: Callable[[], Any], dataset: Dataset, cache: Cache, world: World = ALONE
 ) -> tuple[np.ndarray, bool]:
-    """Item vectors (N, D) float32 by the encoder of ``config``, and whether they came from the cache."""
+    """Item vectors (N, D) float32 by the encoder of ``config``, and whether they came from the cache.
+
+    Of a ``world`` of several processes each encodes its share of the items where the encoder takes them one by one (it
+    has ``encode_items``), else the leader encodes all; all are given all.
+    """
     encoder = build()
-    read = _content_read(encoder, dataset)
-    key = fingerprint(config, dataset.fingerprint, read, _source_of(encoder), _code(_ENCODER_CODE))
-    with cache.entry("encoder", key) as (folder, ready):
+
+    def key() -> str:
+        read = _content_read(encoder, dataset)
+        code = [_source_of(encoder), _code(_ENCODER_CODE)]
+        return fingerprint(_choices(config, encoder), dataset.fingerprint, read, *code)
+
+    with _entry(cache, "encoder", key, world) as (folder, ready):
         path = folder / "vectors.npy"
-        if ready:
-            return np.load(path, allow_pickle=False), True
-        vectors = np.ascontiguousarray(encoder.encode(dataset), dtype=np.float32)
-        _check_vectors(vectors, dataset.num_items, type(encoder).__name__)
-        with atomic_path(path) as temporary:
-            np.save(temporary, vectors, allow_pickle=False)
-        return vectors, False
+        vectors = None if ready else _encoded(encoder, dataset, world)
+        if vectors is not None:
+            _check_vectors(vectors, dataset.num_items, type(encoder).__name__)
+            with atomic_path(path, needs=vectors.nbytes) as temporary:
+                np.save(temporary, vectors, allow_pickle=False)
+        world.wait()
+        return np.load(path, allow_pickle=False) if vectors is None else vectors, ready
+
+
+def _encoded(encoder: Any, dataset: Dataset, world: World) -> np.ndarray | None:
+    """The vectors of all items, in the leader."""
+    encode_items = encoder.encode_items(dataset) if world.size > 1 and hasattr(encoder, "encode_items") else None
+    if encode_items is not None:
+        bounds = [dataset.num_items * rank // world.size for rank in range(world.size + 1)]
+        parts = world.brought(encode_items(bounds[world.rank], bounds[world.rank + 1]))
+        return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32) if parts else None
+    return np.ascontiguousarray(encoder.encode(dataset), dtype=np.float32) if world.leads else None
+
+
+@contextmanager
+def _entry(cache: Cache, stage: str, key: Callable[[], str], world: World) -> Iterator[tuple[Path, bool]]:
+    """``cache.entry`` in all processes. The leader alone takes the lock and fills the folder; the others may read it
+    once all have waited for each other."""
+    if world.leads:
+        with cache.entry(stage, key()) as (folder, ready):
+            world.agreed((str(folder), ready))
+            yield folder, ready
+    else:
+        folder, ready = world.agreed(("", False))
+        yield Path(folder), ready
 
 
 def semantic_ids(
@@ -65,30 +104,53 @@ def semantic_ids(
     context: RunContext,
     cache: Cache,
 ) -> Tokenized:
-    """Semantic IDs of all items by the tokenizer of ``config``, trained now or taken from the cache."""
+    """Semantic IDs of all items by the tokenizer of ``config``, trained now or taken from the cache.
+
+    Several processes (``context.hardware.world``) train one that ``shares_work`` together, else the leader does alone.
+    """
     tokenizer = build()
-    train = dataset.sequences.train
-    code = [_source_of(tokenizer), _code(_TOKENIZER_CODE)]
-    read = _content_read(tokenizer, dataset)
-    key = fingerprint(config, context.seed, vectors, train.values, train.offsets, read, code)
-    with cache.entry("tokenizer", key) as (folder, ready):
+    world: World = getattr(context.hardware, "world", ALONE)
+
+    def key() -> str:
+        train = dataset.sequences.train
+        code = [_source_of(tokenizer), _code(_TOKENIZER_CODE)]
+        read = _content_read(tokenizer, dataset)
+        return fingerprint(_choices(config, tokenizer), context.seed, vectors, train.values, train.offsets, read, code)
+
+    with _entry(cache, "tokenizer", key, world) as (folder, ready):
         ids_path, report_path, codec_path = folder / "semantic_ids.npz", folder / "report.json", folder / CODEC_FILE
-        if not ready:
-            # The stage trains inside its cache entry, so a killed tokenizer resumes there whichever run asks next.
-            stage = RunContext(
-                output_dir=folder,
-                seed=context.seed,
-                hardware=context.hardware,
-                resume=True,
-                progress=context.progress,
-            )
-            result = tokenizer.fit(vectors, train, stage)
+        result = None if ready else _fitted(tokenizer, vectors, dataset, replace(context, output_dir=folder))
+        if result is not None and world.leads:
             result.semantic_ids.save(ids_path)
             if result.codec is not None:
                 result.codec.save(codec_path)
             write_json(report_path, {name: float(value) for name, value in result.report.items()})
+        world.wait()
         codec = codec_path if codec_path.exists() else None
-        return Tokenized(SemanticIds.load(ids_path), read_json(report_path), ready, codec)
+        return Tokenized(SemanticIds.load(ids_path), read_json(report_path, dict), ready, codec)
+
+
+def _fitted(tokenizer: Any, vectors: np.ndarray, dataset: Dataset, context: RunContext) -> TokenizerResult | None:
+    """What the tokenizer has made; of one that one process trains, in the leader alone.
+
+    The stage trains inside its cache entry, so a killed tokenizer resumes there whichever run asks next.
+    """
+    hardware: Any = context.hardware
+    if hasattr(hardware, "world") and not getattr(tokenizer, "shares_work", False):
+        if not hardware.world.leads:
+            return None
+        hardware = hardware.alone()
+    elif hasattr(hardware, "undivided"):
+        hardware = hardware.undivided()  # codebooks are small, and are not changed by gradients alone
+    stage = RunContext(
+        output_dir=context.output_dir,
+        seed=context.seed,
+        hardware=hardware,
+        resume=True,
+        progress=context.progress,
+        interruption=context.interruption,
+    )
+    return tokenizer.fit(vectors, dataset.sequences.train, stage)
 
 
 def _check_vectors(vectors: np.ndarray, num_items: int, encoder: str) -> None:
@@ -96,8 +158,8 @@ def _check_vectors(vectors: np.ndarray, num_items: int, encoder: str) -> None:
         raise GenrecError(
             f"{encoder} gave vectors of shape {vectors.shape} for {num_items} items; one row per item is needed."
         )
-    if not np.isfinite(vectors).all():
-        bad = int((~np.isfinite(vectors).all(axis=1)).sum())
+    bad = len(broken_rows(vectors))
+    if bad:
         raise GenrecError(f"{encoder} gave vectors with NaN or infinity for {bad} of {num_items} items.")
 
 
@@ -109,6 +171,12 @@ def _code(places: tuple[str, ...]) -> str:
         path = root / place
         found.extend(sorted(path.rglob("*.py")) if path.is_dir() else [path] * path.exists())
     return fingerprint([[path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")] for path in found])
+
+
+def _choices(config: Mapping[str, Any], component: Any) -> dict[str, Any]:
+    """What of a config can change the result: not where files lie that ``content_key`` speaks for."""
+    places = ("path", *_PLACES) if hasattr(component, "content_key") else _PLACES
+    return {name: value for name, value in config.items() if name not in places}
 
 
 def _content_read(component: Any, dataset: Dataset) -> str:

@@ -1,6 +1,7 @@
 """Fingerprints, atomic files and the cache of stages."""
 
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from genrec.artifacts import (
     Cache,
+    JsonText,
     atomic_path,
     file_fingerprint,
     fingerprint,
@@ -165,3 +167,22 @@ def test_who_asks_is_waited_for(tmp_path: Path) -> None:
         fcntl.flock(asks, fcntl.LOCK_SH)
         threading.Timer(0.03, lambda: fcntl.flock(asks, fcntl.LOCK_UN)).start()
         assert lock(holder)
+
+
+@pytest.mark.parametrize("values", [["it's", 'a "b"', "back\\slash", "naïve\n"], ["it's"], [1, 2.5, None], [None], []])
+def test_json_in_pieces_has_the_fingerprint_of_the_whole(values: list[Any]) -> None:
+    """Fault: a long table hashed piece by piece gets another key than before, and every cache is made anew."""
+    text = json.dumps(values)
+    for cut in range(len(text) + 1):
+        assert fingerprint({"a": JsonText([text[:cut], text[cut:]])}) == fingerprint({"a": text})
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.arange(6.0).reshape(2, 3).T, np.array(["ab", "ü"]), np.array([], "<U0"), np.zeros((0, 3)), np.float64(2.0),
+     np.array(["2020-01-01"], "datetime64[D]")],
+)  # fmt: skip
+def test_arrays_are_hashed_by_their_bytes(array: Any) -> None:
+    array = np.asarray(array)
+    expected = hashlib.sha256(f"array:{array.dtype.str}:{array.shape}:".encode() + array.tobytes())
+    assert fingerprint(array) == expected.hexdigest()[:16]

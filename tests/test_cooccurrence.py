@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from genrec import cooccurrence
 from genrec.contracts import GenrecError
 from genrec.cooccurrence import cooccurrence_counts, cooccurrence_vectors
 from genrec.data.ragged import Ragged
@@ -54,3 +55,27 @@ def test_no_neighbours_at_all_is_an_error_that_names_the_way_out() -> None:
 def test_sizes_below_one_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(GenrecError, match="at least 1"):
         cooccurrence_vectors(Ragged.from_rows([[0, 1]]), num_items=2, **wrong)
+
+
+@pytest.mark.parametrize("dim", [3, 12])
+def test_a_large_catalogue_has_the_same_products(monkeypatch: pytest.MonkeyPatch, dim: int) -> None:
+    """Factors are known up to a rotation, so their products are compared; of a matrix of lower rank the rest is 0."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(rng.integers(4, size=60), 8)
+    train = Ragged.from_lengths(group * 10 + rng.integers(10, size=len(group)), np.full(60, 8))
+    plain = cooccurrence_vectors(train, num_items=50, dim=dim)
+    monkeypatch.setattr(cooccurrence, "_LARGE", 10)
+    monkeypatch.setattr(cooccurrence, "_CHUNK", 7)
+    large = cooccurrence_vectors(train, num_items=50, dim=dim)
+    assert large.shape == plain.shape == (50, dim) and large.dtype == np.float32
+    np.testing.assert_allclose(large @ large.T, plain @ plain.T, atol=2e-2 * np.abs(plain @ plain.T).max())
+    assert np.array_equal(large, cooccurrence_vectors(train, num_items=50, dim=dim))
+    assert not large[40:].any(), "items that nobody met have nothing"
+
+
+def test_a_large_catalogue_of_few_pairs_has_zeros_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cooccurrence, "_LARGE", 2)
+    train = Ragged.from_rows([[0, 1], [0, 1], [2, 3]])
+    large = cooccurrence_vectors(train, num_items=6, dim=5)
+    assert large.shape == (6, 5) and np.isfinite(large).all() and not large[4:].any()
+    assert np.abs(large[:4]).sum(axis=1).min() > 0.1

@@ -23,6 +23,8 @@ from typing import Any
 import pytest
 
 from experiments import reproduce, study
+from experiments.big_catalogue.__main__ import parse as parse_big_catalogue
+from experiments.big_data.__main__ import parse as parse_big_data
 from experiments.lastfm import fidelity
 from experiments.speed.__main__ import parse as parse_bench
 from genrec import config as genrec_config
@@ -33,6 +35,7 @@ from genrec.predict import parse as parse_predict
 from genrec.recommend import parse
 from genrec.report import cleaning, compare, listing
 from genrec.report.arguments import take_options
+from tests.fuzz import command as fuzz
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [
@@ -212,7 +215,7 @@ def check_make(arguments: list[str]) -> None:
     overrides = [word for word in arguments if re.match(r"[a-z_.]+=", word)]
     if overrides:
         check_run(overrides)
-    checks = {"bench": parse_bench, "reproduce": lambda words: check_reproduce([*studies, *words])}
+    checks = {"bench": parse_bench, "fuzz": check_fuzz, "reproduce": lambda words: check_reproduce([*studies, *words])}
     studies = [word.removeprefix("STUDY=") for word in arguments if word.startswith("STUDY=")]
     check = checks.get(arguments[0], check_run)
     if studies:
@@ -222,6 +225,10 @@ def check_make(arguments: list[str]) -> None:
             check(shlex.split(word.removeprefix("ARGS=")))
         elif "=" not in word:
             assert re.search(rf"^{word}:.*## ", makefile, re.M), f"the Makefile has no target {word!r}"
+
+
+def check_fuzz(arguments: list[str]) -> None:
+    assert set(fuzz.arguments().parse_args(arguments).areas) <= set(fuzz.areas())
 
 
 def check_study(arguments: list[str]) -> None:
@@ -288,8 +295,10 @@ CHECKS = {
     "genrec.predict": check_predict,
     "genrec.report": check_report,
     "genrec.doctor": check_doctor,
+    "experiments.big_catalogue": parse_big_catalogue,
     "experiments.study": check_study,
     "experiments.reproduce": check_reproduce,
+    "experiments.big_data": parse_big_data,
     "make": check_make,
     "pip": check_pip,
     "build": check_installed("build"),

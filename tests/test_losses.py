@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -335,3 +336,85 @@ def test_a_wrong_name_is_answered_with_the_nearest() -> None:
         item_loss("pairwize")
     with pytest.raises(GenrecError, match=r"model.loss=7 is no loss over items"):
         item_loss(7)
+
+
+@pytest.mark.parametrize("columns", [1, 5, 37, 100])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_a_wide_catalogue_by_columns_equals_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tolerance: float, columns: int
+) -> None:
+    monkeypatch.setattr(losses, "_WIDE", 10)
+    monkeypatch.setattr(losses, "_FEWEST_COLUMNS", columns)
+    monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", 1)
+    hidden, table, targets, counts = _inputs(dtype)
+    ours = FullCrossEntropy()(hidden, table, targets, counts)
+    assert type(ours.grad_fn).__name__ == "_ColumnwiseCrossEntropyBackward"
+    plain = functional.cross_entropy(hidden @ table.T, targets)
+    assert ours.dtype == dtype
+    assert torch.allclose(ours, plain, rtol=0, atol=tolerance)
+    for a, b in zip(_gradients(ours, hidden, table), _gradients(plain, hidden, table), strict=True):
+        assert a.dtype == dtype and torch.allclose(a, b, rtol=0, atol=tolerance)
+
+
+def test_by_columns_survives_extreme_logits_and_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_WIDE", 10)
+    monkeypatch.setattr(losses, "_FEWEST_COLUMNS", 7)
+    monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", 1)
+    hidden, table, targets, counts = _inputs(scale=200.0)
+    ours = FullCrossEntropy()(hidden, table, targets, counts)
+    torch.testing.assert_close(ours, functional.cross_entropy(hidden @ table.T, targets))
+    hidden, table, targets, counts = _inputs()
+    plain = functional.cross_entropy(hidden @ table.T, targets)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = FullCrossEntropy()(hidden, table, targets, counts)
+    assert half.dtype == torch.float32 and half.item() == pytest.approx(plain.item(), rel=0.01)
+
+
+def test_by_columns_no_more_logits_exist_than_are_allowed() -> None:
+    """As many rows and items as there may be: what is scored at once stays within the bound."""
+    for rows, items in ((16, 1 << 20), (4096, 1 << 20), (1 << 20, 1 << 20)):
+        parts = losses.columns_of(rows, items, "cpu")
+        assert [(part.start, part.stop) for part in (parts[0], parts[-1])] == [
+            (0, parts[0].stop),
+            (parts[-1].start, items),
+        ]
+        assert all(one.stop == two.start for one, two in itertools.pairwise(parts))
+        assert max(part.stop - part.start for part in parts) <= max((1 << 24) // rows, 1 << 10)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+def test_one_negative_leaves_the_true_probabilities_where_they_are(sampling: Any) -> None:
+    """The expected gradient of the corrected sampled softmax is zero at scores of log p, exactly, over all draws: what
+    it learns is the distribution itself. Without the correction, popular negatives push popular items down."""
+    truth = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
+    counts = torch.tensor([8.0, 4.0, 2.0, 2.0], dtype=torch.float64)
+    chance = torch.full((4,), 0.25, dtype=torch.float64) if sampling == "uniform" else counts / counts.sum()
+
+    def expected_gradient(logq: bool) -> Tensor:
+        loss = SampledSoftmax(num_negatives=1, logq=logq, sampling=sampling)
+        scores = truth.log().requires_grad_()
+        total = torch.zeros((), dtype=torch.float64)
+        for target in range(4):
+            for drawn in range(4):
+                one = loss.of_drawn(
+                    torch.ones(1, 1, dtype=torch.float64), scores[:, None], torch.tensor([target]),
+                    torch.tensor([[drawn]]), counts, counts,
+                )  # fmt: skip
+                total = total + truth[target] * chance[drawn] * one
+        return torch.autograd.grad(total, scores)[0]
+
+    assert expected_gradient(True).abs().max() < 1e-6
+    if sampling == "popularity":
+        assert expected_gradient(False)[0] > 0.01, "the most popular item would be pushed down"
+
+
+def test_the_mean_gradient_of_samples_approaches_that_of_the_full_softmax() -> None:
+    hidden, table, targets, counts = _inputs(torch.float64)
+    wanted = torch.autograd.grad(functional.cross_entropy(hidden @ table.T, targets), table)[0]
+    away = []
+    for num_negatives in (4, 32, 256):
+        torch.manual_seed(0)
+        loss = SampledSoftmax(num_negatives=num_negatives, logq=True, sampling="popularity", shared=False)
+        found = [torch.autograd.grad(loss(hidden, table, targets, counts), table)[0] for _ in range(60)]
+        away.append(float((torch.stack(found).mean(0) - wanted).norm() / wanted.norm()))
+    assert away[0] > 2 * away[1] > 4 * away[2] and away[2] < 0.03

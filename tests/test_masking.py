@@ -84,3 +84,49 @@ def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
     monkeypatch.setenv("SHORT_TOKEN", "on")
     assert "0123456789abcdef" in secrets_of_environment() and "on" not in secrets_of_environment()
+
+
+def test_of_options_of_stores_only_plain_ones_are_shown() -> None:
+    options: dict[str, Any] = {
+        "anon": False,
+        "endpoint_url": "http://me:pass99@127.0.0.1:9000",
+        "key": "AKIAEXAMPLE",
+        "client_kwargs": {"region_name": "eu-1", "aws_session_token": "tttttttt"},
+        "headers": {"Authorization": "Bearer bbbbbbbb"},
+        "list": ["llllllll"],
+    }
+    config = {"data": {"storage_options": options, "source": {"storage_options": None}}}
+    assert masked(config)["data"]["storage_options"] == {
+        "anon": False,
+        "endpoint_url": f"http://{HIDDEN}@127.0.0.1:9000",
+        "key": HIDDEN,
+        "client_kwargs": {"region_name": "eu-1", "aws_session_token": HIDDEN},
+        "headers": {"Authorization": HIDDEN},
+        "list": HIDDEN,
+    }
+    assert masked(masked(config)) == masked(config)
+    found = secret_values(config)
+    assert {"AKIAEXAMPLE", "tttttttt", "Bearer bbbbbbbb", "llllllll"} <= set(found) and "eu-1" not in found
+
+
+def test_words_that_give_options_of_stores() -> None:
+    words = ["data.storage_options={key: abcd}", "data.storage_options.key=abcd", "++data.storage_options={a: b}"]
+    assert masked_words(words) == [f"{word.partition('=')[0]}={HIDDEN}" for word in words]
+    plain = ["data.storage_options.anon=true", "data.storage_options=null", "data.my_storage_options=x"]
+    assert masked_words(plain) == plain
+    assert secret_values({}, words[1:2]) == ["abcd"]
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("ftp://me:p@ss@host/x", f"ftp://{HIDDEN}@host/x"),
+        ("abfs://box@account.dfs.core.windows.net/x", "abfs://box@account.dfs.core.windows.net/x"),
+        ("https://h/x?X-Amz-Signature=abc&X-Amz-Credential=k&a=1", None),
+        ("https://h/x?AWSAccessKeyId=abc&a=1", None),
+        ("https://h/x?sv=1&sig=abc", None),
+        ("https://h/x?key=abc", None),
+    ],
+)
+def test_addresses_of_stores(address: str, shown: str | None) -> None:
+    assert scrub(address) == shown if shown else "abc" not in scrub(address)

@@ -110,6 +110,12 @@ def test_wheel_runs_in_two_processes(built: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "processes: 2" in (empty / "run" / "run.log").read_text()
     assert (empty / "run" / "metrics.json").exists()
+    lists = ["-m", "genrec.recommend", "run=run", "users=all", "k=3"]
+    for count in ("1", "2"):
+        words = [*lists, f"processes={count}", f"output=of_{count}.csv"]
+        done = subprocess.run([sys.executable, *words], cwd=empty, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (empty / "of_1.csv").read_bytes() == (empty / "of_2.csv").read_bytes()
 
 
 @pytest.mark.slow

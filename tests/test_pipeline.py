@@ -184,8 +184,13 @@ def test_run_folder_is_complete_and_nothing_temporary_is_left(finished: Outcome)
     report = with_prefix(finished.final, "tokenizer/")
     assert read_json(finished.folder / "tokenizer_report.json") == report != {}
     timing = read_json(finished.folder / "timing.json")
-    assert {"data", "encoder", "tokenizer", "fit", "test", "baselines", "total"} == set(timing)
+    stages = {"data", "encoder", "tokenizer", "model", "fit", "test", "baselines", "report"}
+    assert {*stages, "total"} == set(timing)
     assert timing["total"] >= timing["fit"] > 0
+    run = read_run(finished.folder)
+    assert set(run.stages) == stages
+    highest = max(costs["peak_resident_bytes"] for costs in run.stages.values())
+    assert run.resources["peak_resident_bytes"] >= highest > 1e8
 
 
 def test_what_the_test_saw_of_each_user_means_what_is_reported(finished: Outcome) -> None:

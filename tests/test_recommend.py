@@ -229,14 +229,14 @@ def test_interrupted_writing_leaves_the_old_file(
     path = tmp_path / "recs.csv"
     path.write_text("old")
 
-    def fail(frame: pl.DataFrame, target: Path) -> None:
-        target.write_text("half")
+    def fail(frame: pl.DataFrame, target: Any, **options: Any) -> None:
+        target.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pl.DataFrame, "write_csv", fail)
     with pytest.raises(KeyboardInterrupt):
         printed(["users=all", f"output={path}", "k=2"], loaded, tmp_path, monkeypatch)
-    assert path.read_text() == "old"
+    assert path.read_text() == "old" and not list(tmp_path.glob(".*"))
 
 
 def test_mistakes_exit_with_2_and_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,7 +114,9 @@ def test_what_is_being_deleted_is_not_found(tmp_path: Path) -> None:
 
 def test_record_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
     write_text(tmp_path / "run.json", "[1]\n")
-    with pytest.raises(GenrecError, match="tells of no run"):
+    with pytest.raises(
+        GenrecError, match=r"run\.json is not as genrec wrote it: it begins with \[1\], where a mapping"
+    ):
         read_run(tmp_path)
 
 

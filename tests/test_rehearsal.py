@@ -15,6 +15,7 @@ from genrec.data.sources.synthetic import SyntheticSource
 from genrec.pipeline import execute
 from genrec.rehearsal import rehearse
 
+PARTS = ["hardware.strategy=fsdp", "hardware.devices=2"]
 FAULTS = {
     "type": (["trainer.max_epochs=ten"], "trainer.max_epochs=ten: expected a whole number of at least 1."),
     "range": (["optimizer.lr=-0.001"], "optimizer.lr=-0.001: expected a number greater than 0."),
@@ -67,6 +68,8 @@ FAULTS = {
     ),
     "name of a loss": (["model=dssm", "model.loss=pairwize"], "Did you mean pairwise?"),
     "tasks of a trainer": (["model=mmoe", "trainer=mtl", "data=adult", "data.tasks=[income]"], "MMoE learns one here"),
+    "a model in parts": (["model=rqvae", "trainer=rqvae", *PARTS], "VectorQuantizer (quantizer.levels.0) changes its"),
+    "an optimizer of parts": (["model=tiger", "optimizer=muon", *PARTS], "Muon steps by whole matrices"),
     "precision": (["hardware.precision=8"], "hardware.precision='8' is not known"),
 }
 

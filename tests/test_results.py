@@ -9,15 +9,23 @@ import numpy as np
 import pytest
 from torch import nn
 
-from genrec.artifacts import read_json
-from genrec.results import peak_memory, reset_peak_memory, write_numbers, write_page
+from genrec.artifacts import read_json, write_json
+from genrec.records import read_run
+from genrec.results import Stages, peak_memory, reset_peak_memory, write_numbers, write_page
 
 
 def test_numbers_are_read_back(tmp_path: Path) -> None:
-    write_numbers(tmp_path, {"val/x": 0.5}, {"val/x": [0.25, 0.5]}, {"fit": 1.23456}, nn.Linear(3, 2))
+    stages = Stages()
+    stages.seconds, stages.peaks = {"fit": 1.23456}, {"fit": {"peak_resident_bytes": 7}}
+    write_numbers(tmp_path, {"val/x": 0.5}, {"val/x": [0.25, 0.5]}, stages, nn.Linear(3, 2))
     assert read_json(tmp_path / "metrics.json") == {"final": {"val/x": 0.5}, "history": {"val/x": [0.25, 0.5]}}
-    assert read_json(tmp_path / "timing.json") == {"fit": 1.23}
-    assert read_json(tmp_path / "resources.json")["parameters"] == 8
+    timing = read_json(tmp_path / "timing.json")
+    assert timing["fit"] == 1.23 and set(timing) == {"fit", "total"}
+    write_json(tmp_path / "run.json", {"state": "finished"})
+    record = read_run(tmp_path)
+    assert record.resources["parameters"] == 8
+    assert record.stages == {"fit": {"seconds": 1.23, "peak_resident_bytes": 7}}
+    assert record.measured("peak/fit") == 7.0 and record.measured("resources/stages") is None
 
 
 def test_peak_holds_what_has_been_let_go(tmp_path: Path) -> None:
@@ -37,6 +45,43 @@ def test_a_job_does_not_answer_for_the_one_before() -> None:
     del held
     reset_peak_memory()
     assert before - peak_memory()["peak_resident_bytes"] > 150e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux measures anew")
+def test_a_stage_answers_for_its_own_memory_and_the_run_for_all() -> None:
+    """Fault: a small stage after a large one is said to need as much; or the run forgets what a stage has needed."""
+    stages = Stages()
+    with stages.measured("large"):
+        assert np.ones(50_000_000).sum() == 50_000_000  # 400 MB
+    with stages.measured("small"):
+        pass
+    with stages.measured("large"):
+        pass
+    large, small = (stages.peaks[name]["peak_resident_bytes"] for name in ("large", "small"))
+    assert large - small > 300e6 and stages.peak["peak_resident_bytes"] >= large
+    told = stages.as_json()
+    assert list(told["stages"]) == ["large", "small"] and told["stage_peaks"] == "own"
+    assert told["stages"]["large"] == {"seconds": round(stages.seconds["large"], 2), "peak_resident_bytes": large}
+
+
+def test_where_no_peak_can_be_measured_anew_the_figures_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genrec.results._CLEAR", tmp_path / "no such folder" / "clear_refs")
+    stages = Stages()
+    with stages.measured("one"):
+        assert np.ones(5_000_000).sum() == 5_000_000
+    with stages.measured("two"):
+        pass
+    assert stages.as_json()["stage_peaks"] == "so_far"
+    assert stages.peaks["two"]["peak_resident_bytes"] >= stages.peaks["one"]["peak_resident_bytes"]
+
+
+def test_what_lies_between_stages_counts_for_the_run() -> None:
+    stages = Stages()
+    held = np.ones(50_000_000)
+    del held
+    with stages.measured("after"):
+        pass
+    assert stages.peak["peak_resident_bytes"] - stages.peaks["after"]["peak_resident_bytes"] > 300e6
 
 
 def test_a_page_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -352,6 +352,29 @@ def test_a_job_with_a_fault_in_its_code_is_recorded_and_the_next_goes_on(command
     assert 'raise RuntimeError("a fault in the code")' in output  # where in the code it is
 
 
+def test_failed_jobs_of_a_sweep_are_tried_again(commands: Commands) -> None:
+    """What had finished stands; when nothing is left to do, the same command is a new sweep."""
+    module = commands.root / "mended_model.py"
+    module.write_text(BROKEN)
+    targets = "mended_model.Broken,genrec.models.popularity.Popularity"
+    words = ["-m", *POPULARITY, "logger=none", f"model._target_={targets}"]
+    code, output = commands.run("mended", *words, "resume=auto")
+    assert code == 1 and "failed jobs: 0. The same command tries them again with resume=auto" in output
+    (folder,) = (path.parent for path in (commands.root / "mended").rglob("sweep.json"))
+    before = (folder / "1" / "run.json").read_bytes()
+    code, output = commands.run("mended", *words, "resume=auto")
+    assert code == 1 and f"continuing the sweep in {folder}" in output  # it fails again
+    module.write_text("from genrec.models.popularity import Popularity\n\nclass Broken(Popularity):\n    pass\n")
+    code, output = commands.run("mended", *words, "resume=auto")
+    assert code == 0 and f"continuing the sweep in {folder}" in output, output
+    with open(folder / "sweep.csv", newline="", encoding="utf-8") as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["finished", "finished"]
+    assert (folder / "1" / "run.json").read_bytes() == before
+    code, output = commands.run("mended", *words, "resume=auto")
+    assert code == 0 and "has anything left to do" in output
+    assert len(list((commands.root / "mended").rglob("sweep.json"))) == 2
+
+
 def test_killed_sweep_goes_on_where_it_was(commands: Commands) -> None:
     """SIGKILL within the second of three runs; the first stands, the second continues, the third begins."""
     overrides = ["-m", *LONG, "logger=none", "baselines=null", "seed=1,2,3"]

@@ -7,18 +7,28 @@ import re
 import sys
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from genrec.config.faults import Fault, report
-from genrec.config.root import NEEDED_NODES, RootConfig, check, conf_dir, register_schema
-from genrec.config.sweeper_check import alternatives, combinations, given_value, plain_node, sweep_jobs
+from genrec.config.root import NEEDED_NODES, RootConfig, check, conf_dir, place_faults, register_schema
+from genrec.config.sweeper_check import (
+    alternatives,
+    combinations,
+    given_value,
+    plain_node,
+    range_fault,
+    sweep_jobs,
+    unfit_nodes,
+)
 from genrec.contracts import GenrecError
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
+_DEEPEST = 50  # of what may be written; OmegaConf calls itself for each
 _NO_PICKLE = "--experimental-rerun reads a pickle, which can run any code. Repeat the words in its overrides.yaml."
 _NEXT = "Nothing was run. `python -m genrec.run --help` lists groups and keys, `--cfg job` shows the config."
 
@@ -32,16 +42,26 @@ def preflight(argv: Sequence[str]) -> int | None:
         return 0
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # a console script does not see the user's own modules otherwise
-    from hydra._internal.utils import get_args_parser
-
-    args = get_args_parser().parse_args(list(argv))
+    try:
+        args = options_of(argv)
+    except GenrecError as error:
+        sys.stderr.write(f"{error}\n{_NEXT}\n")
+        return 2
     if args.experimental_rerun is not None:
         sys.stderr.write(f"{_NO_PICKLE}\n")
         return 2
+    asked = [name for name in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(args, name)]
+    if len(asked) > 1:
+        text = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
+        sys.stderr.write(f"{text} (-m is --multirun, -c is --cfg) ask for different things: give one.\n{_NEXT}\n")
+        return 2
     if args.shell_completion:
         return None
-    if args.multirun and args.cfg is not None:
-        sys.stderr.write(f"--cfg shows the config of one run, and -m asks for several: leave out -m.\n{_NEXT}\n")
+    if args.hydra_help and args.overrides:
+        sys.stderr.write(f"--hydra-help stands alone: leave out {' '.join(args.overrides)}.\n{_NEXT}\n")
+        return 2
+    if args.resolve and args.cfg is None:
+        sys.stderr.write(f"--resolve says how --cfg shows a config: write --cfg job --resolve.\n{_NEXT}\n")
         return 2
     show_only = bool(args.hydra_help or args.info is not None or args.cfg is not None)
     try:
@@ -54,6 +74,21 @@ def preflight(argv: Sequence[str]) -> int | None:
         return None
     sys.stderr.write(f"{report(faults)}\n{_NEXT}\n")
     return 2
+
+
+def options_of(argv: Sequence[str]) -> Any:
+    """The options and overrides of a command line as Hydra reads them; raises ``GenrecError`` where it cannot."""
+    from hydra._internal.utils import get_args_parser
+
+    def refused(message: str) -> NoReturn:
+        text = f"{message[:1].upper()}{message[1:]}"
+        raise GenrecError(
+            f"{text}. Options begin with - and stand before or after all overrides, key=value, not between."
+        )
+
+    parser = get_args_parser()
+    parser.error = refused
+    return parser.parse_args(list(argv))
 
 
 def with_new_keys(words: Sequence[str]) -> list[str]:
@@ -151,10 +186,15 @@ class Composer:
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.errors import HydraException
 
+        if override not in self._parsed and _depth(override) > _DEEPEST:
+            text = f"lists and mappings stand at most {_DEEPEST} within each other"
+            self._parsed[override] = Fault(override.partition("=")[0], text, override.partition("=")[2])
         if override not in self._parsed:
             try:
                 parser = OverridesParser.create(config_loader=self.hydra.config_loader)
-                self._parsed[override] = parser.parse_overrides([override])
+                found = parser.parse_overrides([override])
+                endless = [fault for item in found if (fault := range_fault(item))]
+                self._parsed[override] = endless[0] if endless else found
             except HydraException as error:
                 self._parsed[override] = _syntax_fault(override, str(error))
         return self._parsed[override]
@@ -168,6 +208,9 @@ def command_faults(
 ) -> list[Fault]:
     """All faults of all jobs that a command line asks for; with ``show_only`` those that keep it from composing."""
     parsed, faults = _parse(composer, overrides)
+    text = "it stands for no value at all: name some, 1e-3,3e-4"
+    faults += [Fault(item.key_or_group, text, given_value(item)) for item in parsed if not alternatives(item)]
+    parsed = [item for item in parsed if alternatives(item)]
     first = [alternatives(item)[0] for item in parsed]
     if show_only and not isinstance(composer.try_compose(first), Exception):
         return faults + _shown_dangers(composer, first)
@@ -180,6 +223,8 @@ def command_faults(
         jobs = [first]
     elif isinstance(base, Exception):
         jobs = combinations([alternatives(item) for item in parsed])
+    elif unfit := unfit_nodes(base):
+        return faults + unfit
     else:
         params, unreadable = _parse(composer, _sweeper_params(base))
         jobs, found = sweep_jobs(base, params, parsed)
@@ -219,6 +264,11 @@ def _syntax_fault(text: str, message: str) -> Fault:
     hint = "Quote values with spaces, commas or brackets for the shell as well: 'key=\"a, b\"'."
     detail = f" ({reason})" if reason != text else ""
     return Fault(text, f"this is not an override that can be read{detail}", None, None, hint)
+
+
+def _depth(text: str) -> int:
+    """How many brackets of a word are open at once, at most."""
+    return max(accumulate((letter in "[{(") - (letter in "]})") for letter in text), default=0)
 
 
 def _is_multirun(config: DictConfig | Exception, flag: bool) -> bool:
@@ -309,6 +359,9 @@ class Diagnosis:
         if fault is not None:
             self._add(fault)
             return
+        if item.is_delete() and key in RootConfig.__dataclass_fields__:
+            self._add(Fault(key, "a run needs it, so give it another value, or leave it as it is"))
+            return
         merges = isinstance(item.value(), dict | list)
         try:
             if item.is_delete():
@@ -318,7 +371,7 @@ class Diagnosis:
                 self._add(Fault(key, "the config has it already: leave out the +", given_value(item)))
             else:
                 OmegaConf.update(config, key, item.value(), merge=True, force_add=True)
-        except (OmegaConfBaseException, TypeError, AttributeError) as error:
+        except (OmegaConfBaseException, TypeError, AttributeError, ValueError) as error:
             self._add(Fault(key, str(error).splitlines()[0], given_value(item)))
 
     def _unknown(self, config: Any, item: Override) -> Fault | None:
@@ -370,8 +423,11 @@ def _dangers(base: DictConfig, config: DictConfig) -> list[Fault]:
 
     if base.get("allow_targets"):
         text = f"only you may say it, on the command line or in the environment ({VARIABLE}), and a file does"
-        return [Fault("allow_targets", text, str(list(base.allow_targets)))]
-    return list(hydra_faults(PlainConfig(base.hydra).values, named_by_user(config)))
+        return [Fault("allow_targets", text, str(base.allow_targets))]
+    hydra = PlainConfig(base.hydra).values
+    nodes = {key: hydra.get(key) for key in ("run", "sweep")}
+    folders = {f"hydra.{key}.dir": node.get("dir") for key, node in nodes.items() if isinstance(node, dict)}
+    return [*hydra_faults(hydra, named_by_user(config)), *place_faults(folders)]
 
 
 def _is_missing(node: Any, name: str) -> bool:
@@ -392,11 +448,16 @@ def _names(node: Any) -> list[str]:
 
 
 def _hydra_fault(error: Exception) -> Fault:
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
     said = [*str(error).splitlines(), *str(error.__cause__ or "").splitlines()]
     noise = ("See http", "Set the environment", "full_key", "object_type", "reference_type")
     text = " ".join(line.strip() for line in said if line.strip() and not line.strip().startswith(noise))
-    text = text.partition(" Config search path:")[0]
-    return Fault("config", text.rstrip(".") or type(error).__name__)
+    text = text.partition(" Config search path:")[0].rstrip(".") or type(error).__name__
+    if not isinstance(error, HydraException | OmegaConfBaseException):  # they met a value that they do not expect
+        text = f"Hydra cannot put it together ({text}). Leave out words until it can, and correct the one it was"
+    return Fault("config", text)
 
 
 def _option(argv: Sequence[str], *names: str) -> str | None:

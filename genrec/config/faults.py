@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from genrec.masking import HIDDEN, is_secret, scrub
+from genrec.masking import HIDDEN, STORAGE_OPTIONS, is_secret, scrub
+
+_LONGEST = 500  # signs of a key or a value that are shown
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,16 @@ class Fault:
     allowed: str = ""
 
     def __str__(self) -> str:
-        given = HIDDEN if is_secret(self.key) else scrub(str(self.given))
-        head = self.key if self.given is None else f"{self.key}={given}"
+        given = HIDDEN if is_secret(self.key) or STORAGE_OPTIONS in self.key else scrub(str(self.given))
+        head = _short(self.key) if self.given is None else f"{_short(self.key)}={_short(given)}"
         hint = f" Did you mean {self.nearest}?" if self.nearest else ""
         allowed = f" {self.allowed}" if self.allowed else ""
         return f"{head}: {self.problem}.{hint}{allowed}"
+
+
+def _short(text: str) -> str:
+    """What is long is known by how it begins and ends."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 40]} ... {text[-20:]}"
 
 
 def report(faults: Sequence[Fault]) -> str:

@@ -32,14 +32,13 @@ class PlainConfig:
             place = f"{path}.{name}" if path else str(name)
             if place == "hydra":
                 continue
-            if OmegaConf.is_missing(node, name):
-                self._missing(place)
-                found[str(name)] = UNRESOLVED
-            else:
-                found[str(name)] = self._value(node, name, place)
+            found[str(name)] = self._value(node, name, place)
         return found
 
     def _value(self, node: Any, name: Any, place: str) -> Any:
+        if OmegaConf.is_missing(node, name):
+            self._missing(place)
+            return UNRESOLVED
         if OmegaConf.is_interpolation(node, name):
             text = str(node._get_node(name)._value())
             self.interpolations[place] = text

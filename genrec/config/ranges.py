@@ -38,12 +38,13 @@ _OF_ADAFACTOR: dict[str, Any] = {
     "beta2_decay": Annotated[float, Lt(0)],
     "d": Annotated[float, Ge(1)],
 }
+_TORCH = ("torch.optim.", "genrec.optimizers.SGD")  # classes with torch's own keys
 _OF_TARGET = {"torch.optim.Adafactor": _OF_ADAFACTOR}
 
 
 def narrowed(path: str, target: str, key: str, annotation: Any) -> Any:
     """The annotation of a key of the node at ``path``, with its range where the signature itself names none."""
-    if target.startswith("torch.optim."):
+    if target.startswith(_TORCH):
         return _OF_TARGET.get(target, _OF_TORCH).get(key, annotation)
     if path.rpartition(".")[2] == "optimizer" and annotation is float:
         return _SCALARS.get(key, annotation)
@@ -52,7 +53,7 @@ def narrowed(path: str, target: str, key: str, annotation: Any) -> Any:
 
 def optimizer_faults(path: str, target: str, node: dict[str, Any]) -> Iterator[Fault]:
     """Keys of an optimizer's node that cannot be had together."""
-    if not target.startswith("torch.optim."):
+    if not target.startswith(_TORCH):
         return
     if target.endswith(".SGD") and node.get("nesterov") is True:
         if node.get("momentum", 0) == 0:

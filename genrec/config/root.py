@@ -5,15 +5,16 @@ Nothing here imports torch, Lightning or torch-geometric: a mistake is answered 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from genrec.config.faults import Fault, report
 from genrec.contracts import GenrecError
+from genrec.remote.addresses import is_remote
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
     from genrec.config.signatures import Signature
 
 SCHEMA_NAME = "genrec_schema"
-_RESERVED = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
+_RESERVED: dict[str, Any] = {
+    "_target_": str,
+    "_partial_": bool,
+    "_args_": list,
+    "_recursive_": bool,
+    "_convert_": Literal["none", "partial", "object", "all"],
+}
 _GROUP = "genrec.trainers.parameter_groups.ParameterGroup"
 _RUNTIME_FOLDER = "${hydra:runtime.output_dir}"
 
@@ -42,7 +49,7 @@ class RootConfig:
     logger: Any = None
     callbacks: Any = None
     baselines: Any = None
-    seed: Annotated[int, Ge(0)] = 42
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 42  # what NumPy takes
     seeds: Any = None  # a number or a list; the command line turns it into a multirun before Hydra sees it
     monitor: str | None = None
     k_values: Annotated[list[Annotated[int, Gt(0)]], MinLen(1)] = field(default_factory=lambda: [5, 10, 20])
@@ -129,6 +136,7 @@ def check(config: DictConfig, groups: Iterable[str] = ()) -> list[Fault]:
     plain = PlainConfig(config)
     allowed = named_by_user(config)
     faults = [*plain.faults, *target_faults("", plain.values, allowed), *_check_root(plain.values, set(groups))]
+    faults += place_faults({key: plain.values.get(key) for key in ("output_dir", "runs_dir", "cache_dir")})
     checker = _Checker(plain.interpolations, {fault.key for fault in faults}, allowed)
     for key, value in plain.values.items():
         if key != "hydra":
@@ -141,6 +149,14 @@ def check(config: DictConfig, groups: Iterable[str] = ()) -> list[Fault]:
 def node_faults(place: str, node: dict[str, Any], allowed: Sequence[str] = ()) -> Iterator[Fault]:
     """Faults of one node with a ``_target_``, and of the nodes in it, outside of the root."""
     return _Checker({}, set(), allowed).node(place, node)
+
+
+def place_faults(places: Mapping[str, Any]) -> Iterator[Fault]:
+    """Folders that are written to lie on this machine: runs lock their files, continue them and map them."""
+    for key, place in places.items():
+        if is_remote(place) and not place.lower().startswith("file://"):
+            allowed = "Name one, and copy finished runs: aws s3 sync, gsutil rsync, azcopy ..."
+            yield Fault(key, "a folder of this machine is needed; data are read from addresses", place, None, allowed)
 
 
 def _check_root(values: dict[str, Any], groups: set[str]) -> Iterator[Fault]:
@@ -156,9 +172,27 @@ def _check_root(values: dict[str, Any], groups: set[str]) -> Iterator[Fault]:
     for key in _MAPPINGS:
         if not isinstance(values.get(key), dict | None):
             yield Fault(key, "expected a mapping of names to nodes, or null", as_yaml(values[key]))
+    yield from _optional_faults(values)
     for key in NEEDED_NODES:
         if not isinstance(values.get(key), dict):
             yield Fault(key, "one option of this group must be chosen (--help lists them)", as_yaml(values.get(key)))
+        elif "_target_" not in values[key]:
+            yield Fault(f"{key}._target_", "the class to build is not named. Choose an option of the group again")
+
+
+def _optional_faults(values: dict[str, Any]) -> Iterator[Fault]:
+    """Nodes that may be left out, such as ``scheduler`` and each of ``callbacks``: where they are given, they name a
+    class."""
+    from genrec.annotations import as_yaml
+    from genrec.config.plain import UNRESOLVED
+
+    nodes = {"scheduler": values.get("scheduler")}
+    for key in _MAPPINGS:
+        entries = values.get(key)
+        nodes |= {f"{key}.{name}": node for name, node in entries.items()} if isinstance(entries, dict) else {}
+    for place, node in nodes.items():
+        if not (node is None or node is UNRESOLVED or (isinstance(node, dict) and "_target_" in node)):
+            yield Fault(place, "expected a mapping with _target_, the class to build, or null", as_yaml(node))
 
 
 class _Checker:
@@ -178,10 +212,21 @@ class _Checker:
                 yield from self.node(f"{path}[{index}]", item)
         if not isinstance(value, dict):
             return
+        yield from self._reserved(path, value)
         if isinstance(value.get("_target_"), str):
             yield from self._target(path, value, curried)
         for key, item in value.items():
             yield from self.node(f"{path}.{key}", item, curried=curried and "_target_" not in value)
+
+    def _reserved(self, path: str, node: dict[str, Any]) -> Iterator[Fault]:
+        """Faults in the keys that tell Hydra how a node is built."""
+        from genrec.annotations import accepts, as_yaml, describe
+        from genrec.config.plain import UNRESOLVED
+
+        for key, annotation in _RESERVED.items():
+            place = f"{path}.{key}"
+            if key in node and node[key] is not UNRESOLVED and not accepts(annotation, node[key]):
+                yield Fault(place, f"expected {describe(annotation)}", as_yaml(node[key]))
 
     def _target(self, path: str, value: dict[str, Any], curried: bool) -> Iterator[Fault]:
         from genrec.config.ranges import optimizer_faults
@@ -197,7 +242,7 @@ class _Checker:
             yield Fault(f"{path}._target_", str(error), target, error.nearest)
             return
         curried = curried or bool(value.get("_partial_"))
-        given = set(value) - _RESERVED
+        given = set(value) - set(_RESERVED)
         positional = len(value.get("_args_") or ())
         supplied = given | set(signature.positional[:positional])
         for key in [name for name in value if name not in _RESERVED]:
@@ -255,15 +300,33 @@ RANKING_METRICS = ("recall", "ndcg", "hit", "mrr", "precision", "map")
 
 
 def _check_rules(values: dict[str, Any]) -> Iterator[Fault]:
+    yield from _check_data(values)
     yield from _check_monitor(values)
     yield from _check_protocol(values)
+
+
+def _check_data(values: dict[str, Any]) -> Iterator[Fault]:
+    """Parts of the data are nodes, which the signature of a data set leaves open."""
+    from genrec.annotations import as_yaml
+
+    data = values.get("data")
+    for key in ("source", "split"):
+        part = data.get(key, {"_target_": ""}) if isinstance(data, dict) else {"_target_": ""}
+        if not _builds_object(part):
+            yield Fault(f"data.{key}", "expected a mapping with _target_, the class to build", as_yaml(part))
+
+
+def _trainer(values: dict[str, Any]) -> dict[str, Any]:
+    """The node of the trainer, empty where something else stands there, which is told elsewhere."""
+    trainer = values.get("trainer")
+    return trainer if isinstance(trainer, dict) else {}
 
 
 def _check_protocol(values: dict[str, Any]) -> Iterator[Fault]:
     """A model and the baselines beside it are scored by one protocol, which therefore stands at the root."""
     from genrec.annotations import as_yaml
 
-    trainer = values.get("trainer") or {}
+    trainer = _trainer(values)
     for key in ("filter_seen", "k_values"):
         if key in trainer and key in values and trainer[key] != values[key]:
             given = as_yaml(trainer[key])
@@ -279,7 +342,7 @@ def _check_monitor(values: dict[str, Any]) -> Iterator[Fault]:
     that ``k_values=[5]`` works with a trainer that monitors recall@10.
     """
     k_values = values.get("k_values")
-    own = (values.get("trainer") or {}).get("monitor")
+    own = _trainer(values).get("monitor")
     if isinstance(k_values, list):
         yield from monitor_faults("monitor", values.get("monitor"), k_values)
         named = str(own).rpartition("@")[2]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from importlib.util import find_spec
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 SEARCH = "genrec.sweeps.optuna_sweeper.OptunaSweeper"
 _PLACE = "hydra.sweeper"
+_LONGEST_RANGE = 10_000  # values that one word names
 _MAX_JOBS = 24  # that are checked in every combination; of larger sweeps, each value once
 _EXTRAS = {"hydra_joblib_launcher": "parallel", "hydra_submitit_launcher": "slurm", "hydra_ray_launcher": "ray"}
 _MEASURED = ("seconds/", "resources/", "tokenizer/")
@@ -28,7 +31,7 @@ def sweep_jobs(
 
     ``config`` is composed without values, ``params`` are those of its sweeper and ``given`` those of the command line.
     """
-    faults = list(missing_extras(config))
+    faults = list(missing_extras(config.hydra))
     if config.hydra.sweeper.get("_target_") == SEARCH:
         options = plain_node(config.hydra.sweeper)
         faults += search_faults(options, config)
@@ -36,6 +39,42 @@ def sweep_jobs(
     else:
         jobs, found = _grid_jobs([*params, *given])
     return jobs, faults + found
+
+
+def unfit_nodes(config: DictConfig) -> list[Fault]:
+    """What keeps the sweeper and the launcher of a composed config from being built."""
+    from genrec.config.plain import PlainConfig
+
+    plain = PlainConfig(config.hydra)
+    broken = [replace(fault, key=f"hydra.{fault.key}") for fault in plain.faults]
+    faults = [fault for fault in broken if fault.key.split(".")[1] in ("sweeper", "launcher")]
+    known = {fault.key for fault in faults} | {fault.key for fault in missing_extras(plain.values)}
+    for name in ("sweeper", "launcher"):
+        if not any(key.startswith((f"hydra.{name}", f"hydra/{name}")) for key in known):
+            faults += _node_faults(name, plain.values[name], config)
+    return faults
+
+
+def _node_faults(name: str, node: Any, config: DictConfig) -> list[Fault]:
+    from hydra.plugins.launcher import Launcher
+    from hydra.plugins.sweeper import Sweeper
+    from hydra.utils import get_class
+
+    from genrec.annotations import as_yaml
+    from genrec.config.root import node_faults
+    from genrec.config.targets import PLUGINS, named_by_user, target_faults
+
+    place, target = f"hydra.{name}", node.get("_target_") if isinstance(node, dict) else None
+    text = f"a sweep needs one; leave it as it is, or choose one (hydra/{name}=basic)"
+    if not isinstance(target, str):
+        return [Fault(place, text, as_yaml(node))]
+    allowed = (*named_by_user(config), *PLUGINS)
+    faults = [*target_faults(place, node, allowed), *node_faults(place, node, allowed)]
+    if not faults and not issubclass(get_class(target), Sweeper if name == "sweeper" else Launcher):
+        faults.append(Fault(f"{place}._target_", text, target))
+    if not faults and "max_batch_size" in node and node["max_batch_size"] == 0:
+        faults.append(Fault(f"{place}.max_batch_size", "expected a whole number of at least 1, or null", "0"))
+    return list({fault.key: fault for fault in faults}.values())
 
 
 def plain_node(node: Any) -> dict[str, Any]:
@@ -66,6 +105,30 @@ def _search_jobs(
     except SpaceError as error:
         free = [item for item in task if item.key_or_group not in (options.get("conditions") or {})]
         return [[*shared, *job] for job in combinations([alternatives(item) for item in free])], error.faults
+
+
+def range_fault(item: Override) -> Fault | None:
+    """Why a word names a range that nobody can walk through; Hydra itself would try."""
+    from hydra.core.override_parser.types import RangeSweep
+
+    value = item.value()
+    if not isinstance(value, RangeSweep):
+        return None
+    begin, end, step = (_number(number) for number in (value.start, value.stop, value.step))
+    text = None
+    if begin is None or end is None or not step:
+        text = "a range goes from one number to another by steps that are not 0: range(1,5), range(0,1,0.1)"
+    elif abs(end - begin) > _LONGEST_RANGE * abs(step):
+        text = (
+            f"a range names at most {_LONGEST_RANGE:,} values; a search takes an interval instead, interval(1,100000)"
+        )
+    return Fault(item.key_or_group, text, given_value(item)) if text else None
+
+
+def _number(value: Any) -> Decimal | None:
+    """A finite number, exactly."""
+    number = Decimal(value) if isinstance(value, int | float) else None
+    return number if number is not None and number.is_finite() else None
 
 
 def alternatives(item: Override) -> list[str]:
@@ -101,9 +164,9 @@ def given_value(item: Override) -> str:
 # ---- the search itself ----------------------------------------------------------------------------------------------
 
 
-def missing_extras(config: DictConfig) -> Iterator[Fault]:
-    """What the sweeper and the launcher need and this environment has not."""
-    sweeper, launcher = config.hydra.sweeper, config.hydra.launcher
+def missing_extras(hydra: Mapping[str, Any]) -> Iterator[Fault]:
+    """What the sweeper and the launcher of the node ``hydra`` need and this environment has not."""
+    sweeper, launcher = (node if isinstance(node, Mapping) else {} for node in (hydra["sweeper"], hydra["launcher"]))
     if sweeper.get("_target_") == SEARCH:
         needed = ["optuna", "cmaes"] if sweeper.get("sampler") == "cmaes" else ["optuna"]
         for name in needed:
@@ -113,7 +176,7 @@ def missing_extras(config: DictConfig) -> Iterator[Fault]:
     if package[0] == "hydra_plugins" and not _is_installed(".".join(package)):
         extra = _EXTRAS.get(package[-1])
         how = f"pip install 'genrec[{extra}]'" if extra else f"install {package[-1]}"
-        chosen = config.hydra.runtime.choices.get("hydra/launcher")
+        chosen = hydra["runtime"]["choices"].get("hydra/launcher")
         yield Fault("hydra/launcher", f"this launcher is not installed: {how}", chosen)
 
 

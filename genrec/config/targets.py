@@ -12,6 +12,7 @@ import re
 import site
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +32,7 @@ TRUSTED = (
     "optuna.samplers",
     "optuna.pruners",
 )
-_PLUGINS = ("hydra_plugins", "hydra._internal.core_plugins")  # what Hydra itself builds, below the key hydra
+PLUGINS = ("hydra_plugins", "hydra._internal.core_plugins")  # what Hydra itself builds, below the key hydra
 _LOGGING = ("job_logging", "hydra_logging")  # nodes of logging.config.dictConfig, which calls what they name as well
 _HANDLER = re.compile(r"logging(\.handlers)?\.[A-Z]\w*")
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
@@ -39,8 +40,13 @@ _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
 def named_by_user(config: Any = None) -> tuple[str, ...]:
     """The packages that the environment and ``allow_targets`` of a config name."""
-    given = config.get("allow_targets") if config is not None else None
-    words = [*os.environ.get(VARIABLE, "").split(","), *(given or ())]
+    from omegaconf.errors import OmegaConfBaseException
+
+    given = None
+    with suppress(OmegaConfBaseException):  # an interpolation that leads nowhere, which check() tells
+        given = config.get("allow_targets") if config is not None else None
+    listed = given if isinstance(given, Sequence) and not isinstance(given, str) else ()  # which check() refuses
+    words = [*os.environ.get(VARIABLE, "").split(","), *listed]
     return tuple(dict.fromkeys(str(word).strip() for word in words if str(word).strip()))
 
 
@@ -71,7 +77,7 @@ def _targets(place: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def hydra_faults(values: dict[str, Any], allowed: Sequence[str] = ()) -> Iterator[Fault]:
     """The same of the node ``hydra``: its callbacks, sweeper and launcher, and what its logging calls."""
-    yield from target_faults("hydra", values, (*allowed, *_PLUGINS))
+    yield from target_faults("hydra", values, (*allowed, *PLUGINS))
     for name in _LOGGING:
         yield from _logging_faults(f"hydra.{name}", values.get(name), tuple(allowed))
 

@@ -62,8 +62,8 @@ def build_log(
         before = frame.height
         frame = frame.unique(subset=[name for name in frame.columns if name != _ROW], keep="first", maintain_order=True)
         report.add("duplicate_rows", before - frame.height)
-    items = _clean_table(items, ITEM_ID, report)
-    users = _clean_table(users, USER_ID, report)
+    items = clean_table(items, ITEM_ID, report)
+    users = clean_table(users, USER_ID, report)
     frame, items = _align_id_types(frame, items, ITEM_ID)
     frame, users = _align_id_types(frame, users, USER_ID)
     frame = _check_unknown_items(frame, items, cleaning, report)
@@ -76,14 +76,14 @@ def build_log(
 
 def with_items(log: InteractionLog, items: pl.DataFrame, report: DataReport) -> InteractionLog:
     """The log with an item table that was read later; items the table lacks are counted and stay without text."""
-    table = _clean_table(items, ITEM_ID, report)
+    table = clean_table(items, ITEM_ID, report)
     assert table is not None
     ids = pl.Series(ITEM_ID, log.item_ids)
     table = table.with_columns(pl.col(ITEM_ID).cast(ids.dtype, strict=False))
     unknown = ~ids.is_in(table[ITEM_ID].implode())
     report.add("unknown_items", int(unknown.sum()))
     report.add("rows_of_unknown_items", int(unknown.to_numpy()[log.items].sum()))
-    return replace(log, item_table=_aligned(table, ids, ITEM_ID))
+    return replace(log, item_table=aligned(table, ids, ITEM_ID))
 
 
 def _drop_missing_ids(frame: pl.DataFrame, report: DataReport) -> pl.DataFrame:
@@ -102,8 +102,9 @@ def _parse_timestamps(frame: pl.DataFrame, report: DataReport) -> pl.DataFrame:
     times = parse_times(frame[TIMESTAMP])
     missing = times.is_null()
     if frame.height and missing.all():
-        if frame[TIMESTAMP].drop_nulls().len():
-            example = frame[TIMESTAMP].drop_nulls()[0]
+        given = _given(frame[TIMESTAMP])
+        if given.len():
+            example = given[0]
             raise GenrecError(
                 f"No timestamp can be read, for example {example!r}. Allowed: numbers (such as Unix seconds), "
                 "2014-07-23, 2014-07-23 12:30:00, 2014-07-23T12:30:00Z."
@@ -117,7 +118,14 @@ def _parse_timestamps(frame: pl.DataFrame, report: DataReport) -> pl.DataFrame:
     return frame.with_columns(times.alias(TIMESTAMP)).filter(~missing)
 
 
-def _clean_table(table: pl.DataFrame | None, name: str, report: DataReport) -> pl.DataFrame | None:
+def _given(values: pl.Series) -> pl.Series:
+    """The values that say anything: neither missing nor, in text, blank."""
+    values = values.drop_nulls()
+    return values.filter(values.str.strip_chars() != "") if values.dtype == pl.String else values
+
+
+def clean_table(table: pl.DataFrame | None, name: str, report: DataReport) -> pl.DataFrame | None:
+    """A table of items or users with exact ids, each once."""
     if table is None:
         return None
     table = table.with_columns(exact_ids(table[name], name)).select(name, pl.exclude(name))
@@ -133,10 +141,17 @@ def _align_id_types(
     frame: pl.DataFrame, table: pl.DataFrame | None, name: str
 ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """Both columns int64 where every id is an integer written in the usual way ("7", not "007"), else both strings."""
-    columns = [frame[name]] if table is None else [frame[name], table[name]]
-    kind = pl.Int64 if all(is_plain_integer(column) for column in columns) else pl.String
-    frame = frame.with_columns(pl.col(name).cast(kind))
-    return frame, None if table is None else table.with_columns(pl.col(name).cast(kind))
+    kind, table = as_one_kind(is_plain_integer(frame[name]), table, name)
+    return frame.with_columns(pl.col(name).cast(kind)), table
+
+
+def as_one_kind(
+    plain: bool, table: pl.DataFrame | None, name: str
+) -> tuple[type[pl.Int64] | type[pl.String], pl.DataFrame | None]:
+    """The type that ids of rows and of their ``table`` share, and the table with it: int64 where those of the rows are
+    ``plain`` integers and those of the table too."""
+    kind = pl.Int64 if plain and (table is None or is_plain_integer(table[name])) else pl.String
+    return kind, None if table is None else table.with_columns(pl.col(name).cast(kind))
 
 
 def _check_unknown_items(
@@ -187,7 +202,7 @@ def _assemble(
     cleaning: Cleaning,
     report: DataReport,
 ) -> InteractionLog:
-    item_ids = _item_vocabulary(frame, items, cleaning)
+    item_ids = item_vocabulary(frame[ITEM_ID].unique().sort(), items, cleaning)
     user_ids = frame[USER_ID].unique().sort()
     if users is not None:
         report.add("empty_users", int((~users[USER_ID].is_in(user_ids.implode())).sum()))
@@ -202,16 +217,16 @@ def _assemble(
         item_ids=column_array(item_ids),
         timestamps=None if times is None else times[order],
         extras={name: column_array(numeric(frame[name], report))[order] for name in names},
-        item_table=_aligned(items, item_ids, ITEM_ID),
-        user_table=_aligned(users, user_ids, USER_ID),
+        item_table=None if items is None else aligned(items, item_ids, ITEM_ID),
+        user_table=None if users is None else aligned(users, user_ids, USER_ID),
     )
     for name, count in (("users", log.num_users), ("items", log.num_items), ("interactions", len(log))):
         report.counts[name] = count
     return log
 
 
-def _item_vocabulary(frame: pl.DataFrame, items: pl.DataFrame | None, cleaning: Cleaning) -> pl.Series:
-    met = frame[ITEM_ID].unique().sort()
+def item_vocabulary(met: pl.Series, items: pl.DataFrame | None, cleaning: Cleaning) -> pl.Series:
+    """The ids of the catalogue in its order, given the ids of all interactions, sorted, and the table of items."""
     if items is None:
         return met
     table = items[ITEM_ID]
@@ -219,7 +234,6 @@ def _item_vocabulary(frame: pl.DataFrame, items: pl.DataFrame | None, cleaning: 
     return pl.concat([listed, met.filter(~met.is_in(table.implode()))])
 
 
-def _aligned(table: pl.DataFrame | None, ids: pl.Series, name: str) -> pl.DataFrame | None:
-    if table is None:
-        return None
+def aligned(table: pl.DataFrame, ids: pl.Series, name: str) -> pl.DataFrame:
+    """The table with one row for each of ``ids``, in their order."""
     return pl.DataFrame({name: ids}).join(table, on=name, how="left", maintain_order="left")

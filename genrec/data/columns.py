@@ -18,6 +18,7 @@ import polars as pl
 from genrec.annotations import Count, Natural, as_yaml, check_fields
 from genrec.contracts import GenrecError
 from genrec.data.parsing import exact_ids
+from genrec.data.tables import listed
 from genrec.features import Compression, Pooling
 
 Transform = Literal["none", "standard", "log", "quantile", "minmax"]
@@ -167,7 +168,7 @@ def check_columns(names: Mapping[str, Iterable[str]], columns: Sequence[str], ta
             if name not in columns:
                 near = difflib.get_close_matches(name, columns, n=1)
                 hint = f" Did you mean {near[0]}?" if near else ""
-                raise GenrecError(f"{key}: {table} has no column {name!r}.{hint} It has: {', '.join(columns)}.")
+                raise GenrecError(f"{key}: {table} has no column {name!r}.{hint} It has: {listed(columns)}.")
 
 
 # ---- what a column is taken for -------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from genrec.data.interactions import TEXT, TITLE, DataReport, InteractionLog, So
 from genrec.data.relations import relation_of_column
 from genrec.data.sequences import SequencesView
 from genrec.data.splits import Split, SplitResult
+from genrec.data.texts import Texts
 from genrec.data.views import ItemsView, MatrixView
-from genrec.graph import ITEM, TypedGraph
+from genrec.graph import ITEM, DeferredGraph, TypedGraph
 
 logger = logging.getLogger("genrec.data")
 
@@ -46,10 +47,10 @@ class KnowsCeiling(Protocol):
 class Dataset:
     """A source and a split. Nothing is read before it is needed.
 
-    ``path`` is where the source finds its files; it stands here so that YAML has one short key for it
-    (``data.path``), which ``source.path`` refers to. ``edge_weight`` names a column of the log that weighs the edges
-    of the graph; ``item_relations`` are columns of the item table whose values become its nodes, each with the
-    separator of several values in a cell (or null): ``{genres: "|"}``.
+    ``path`` is where the source finds its files, ``storage_options`` are what a remote file system is told; they stand
+    here so that YAML has one short key for each (``data.path``), which those of the source refer to. ``edge_weight``
+    names a column of the log that weighs the edges of the graph; ``item_relations`` are columns of the item table whose
+    values become its nodes, each with the separator of several values in a cell (or null): ``{genres: "|"}``.
     """
 
     views = VIEWS
@@ -61,10 +62,12 @@ class Dataset:
         path: str | None = None,
         edge_weight: str | None = None,
         item_relations: Mapping[str, str | None] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.source = source
         self.splitter = split
         self.path = path
+        self.storage_options = storage_options
         self.edge_weight = edge_weight
         self.item_relations = dict(item_relations or {})
 
@@ -115,7 +118,8 @@ class Dataset:
     def spec(self) -> DataSpec:
         """What models may know that need neither semantic IDs nor item vectors; others get these by ``replace``."""
         train = self.sequences.train
-        return DataSpec(num_users=self.num_users, num_items=self.num_items, train=train, graph=self.graph)
+        deferred = DeferredGraph(lambda: self.graph)
+        return DataSpec(num_users=self.num_users, num_items=self.num_items, train=train, graph=deferred)
 
     @cached_property
     def graph(self) -> TypedGraph:
@@ -148,17 +152,18 @@ class Dataset:
         return self.log.extras[name]
 
     @cached_property
-    def titles(self) -> list[str]:
+    def titles(self) -> Texts:
         """A readable name for every item; "item <raw id>" where the source has none."""
-        known = self._column(TITLE) or [None] * self.num_items
-        return [title or f"item {raw}" for title, raw in zip(known, self.log.item_ids.tolist(), strict=True)]
-
-    @property
-    def has_text(self) -> bool:
-        return any(self._column(TEXT) or self._column(TITLE) or ())
+        raw = self.log.item_ids
+        return Texts(self._column(TITLE), self.num_items, lambda item: f"item {raw[item]}")
 
     @cached_property
-    def texts(self) -> list[str]:
+    def has_text(self) -> bool:
+        column = self._text_column()
+        return column is not None and bool((column.str.len_bytes() > 0).any())
+
+    @cached_property
+    def texts(self) -> Texts:
         """What a text encoder reads of every item; empty for items that nothing is known of."""
         if not self.has_text:
             raise GenrecError(
@@ -166,11 +171,15 @@ class Dataset:
                 f"{f' in {self.source_folder}' if self.source_folder else ''}. Use encoder=collaborative, which needs "
                 "none, give vectors with encoder=file, or add an items file (docs/data.md)."
             )
-        return [text or "" for text in self._column(TEXT) or self._column(TITLE) or ()]
+        return Texts(self._text_column(), self.num_items, lambda item: "")
 
-    def _column(self, name: str) -> list[str | None] | None:
+    def _text_column(self) -> pl.Series | None:
+        text = self._column(TEXT)
+        return self._column(TITLE) if text is None else text
+
+    def _column(self, name: str) -> pl.Series | None:
         table = self.log.item_table
-        return None if table is None or name not in table.columns else table[name].cast(pl.String).to_list()
+        return None if table is None or name not in table.columns else table[name].cast(pl.String)
 
     @cached_property
     def fingerprint(self) -> str:

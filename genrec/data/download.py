@@ -23,18 +23,15 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
 from genrec.artifacts import write_text
 from genrec.contracts import GenrecError
+from genrec.data.unpacking import check_unpacked
+from genrec.remote.progress import progress_bar
 
 logger = logging.getLogger("genrec.data")
 
 _CHUNK = 1 << 18
 _USER_AGENT = "genrec (research data download)"
-_MAX_UNPACKED = 16 * 2**30
-_MAX_GROWTH, _UNSUSPICIOUS = 100, 2**30  # tables shrink to a tenth, not to a hundredth; small ones harm nobody
 
 
 def missing_files(path: Path, looked_for: str, *, download: bool) -> GenrecError:
@@ -136,7 +133,7 @@ def _fetch(url: str, part: Path, timeout: float, progress: bool) -> bool:
         write_text(
             _origin(part), json.dumps({"url": url, "validator": "" if validator.startswith("W/") else validator})
         )
-        with open(part, "r+b" if begin else "wb") as stream, _bar(part.stem, total, begin, progress) as advance:
+        with open(part, "r+b" if begin else "wb") as stream, progress_bar(part.stem, total, begin, progress) as advance:
             stream.seek(begin)
             while chunk := response.read(_CHUNK):
                 stream.write(chunk)
@@ -190,20 +187,6 @@ def _exclusive(path: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _bar(name: str, total: int | None, begin: int, enabled: bool) -> Iterator[Any]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not enabled, transient=True) as bar:
-        task = bar.add_task(name, total=total, completed=begin)
-        yield lambda count: bar.advance(task, count)
-
-
 def extract_zip(archive: Path, folder: Path) -> list[Path]:
     """Unpacks an archive into ``folder``, its single top folder left out; returns the files.
 
@@ -235,11 +218,7 @@ def extract_zip(archive: Path, folder: Path) -> list[Path]:
 
 
 def _safe_targets(members: list[zipfile.ZipInfo], archive: Path) -> list[PurePosixPath]:
-    size = sum(member.file_size for member in members)  # and no member gives more than it says
-    if size > _MAX_UNPACKED:
-        raise GenrecError(f"{archive} would unpack to more than 16 GiB; refused.")
-    if size > max(_UNSUSPICIOUS, _MAX_GROWTH * archive.stat().st_size):
-        raise GenrecError(f"{archive} would unpack to {size:,} bytes, over {_MAX_GROWTH} times its own size; refused.")
+    check_unpacked(archive, sum(member.file_size for member in members))  # and no member gives more than it says
     if not members:
         raise GenrecError(f"{archive} holds no files; refused.")
     paths = [PurePosixPath(member.filename) for member in members]

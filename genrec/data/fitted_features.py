@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from genrec.annotations import check_fields
 from genrec.artifacts import read_json, write_text
 from genrec.contracts import GenrecError
 from genrec.data.columns import (
@@ -29,6 +30,7 @@ from genrec.data.hashing import hashes
 from genrec.data.labels import Label, shown_values
 from genrec.data.numbers import Moments, Sample, Scaling, ScalingFit
 from genrec.data.rows import Lists, Rows
+from genrec.data.tables import in_brief
 from genrec.data.vocabulary import Counts, HashBuckets, QuantileBuckets, Vocabulary, from_state
 from genrec.features import FeatureSpec, SequenceField, SparseField, TaskSpec
 
@@ -141,7 +143,7 @@ class FittedFeatures:
                 f"These features were written in format {state.get('format')}; this genrec reads {FORMAT_VERSION}. "
                 "Train again, or use the version that wrote them."
             )
-        return cls(
+        features = cls(
             dense=tuple(DenseColumn(name, Scaling.from_state(it), flag) for name, it, flag in state["dense"]),
             sparse=tuple(SparseField(**field) for field in state["sparse"]),
             sequences=tuple(SequenceField(**field) for field in state["sequences"]),
@@ -151,6 +153,26 @@ class FittedFeatures:
             tasks=tuple(TaskSpec(**task) for task in state["tasks"]),
             group=state["group"],
         )
+        features._check()
+        return features
+
+    def _check(self) -> None:
+        """Raises for what ``state`` never wrote, of which a model or a transform would die."""
+        parts = [column.scaling for column in self.dense]
+        parts += [ids for ids in self.ids.values() if isinstance(ids, HashBuckets)]
+        for part in (*parts, *self.sparse, *self.sequences, *self.labels, *self.tasks):
+            check_fields(part, type(part).__name__)
+        names = [*self.columns, *([] if self.group is None else [self.group]), *(task.name for task in self.tasks)]
+        if not all(isinstance(name, str) for name in names) or len(self.separators) != len(self.sequences):
+            raise ValueError("names of fields are text, and each sequence has a separator or none")
+        for field in (*self.sparse, *self.sequences):
+            ids = self.ids[field.table]
+            if ids.size != field.size or (isinstance(field, SequenceField) and isinstance(ids, QuantileBuckets)):
+                raise ValueError(f"{field.name} does not fit the vocabulary {field.table}")
+            if isinstance(field, SparseField) and field.compression != "none" and field.buckets < 1:
+                raise ValueError(f"{field.name} has no buckets")
+        if [label.name for label in self.labels] != [task.name for task in self.tasks]:
+            raise ValueError("labels and tasks differ")
 
     def save(self, path: Path) -> None:
         """Writes one JSON file, whole or not at all."""
@@ -160,11 +182,11 @@ class FittedFeatures:
     def load(cls, path: Path) -> FittedFeatures:
         """Reads what ``save`` wrote."""
         try:
-            return cls.from_state(read_json(path))
-        except GenrecError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}"
+            return cls.from_state(read_json(path, dict))
+        except (KeyError, TypeError, ValueError, AttributeError, pl.exceptions.PolarsError, OverflowError) as error:
+            if isinstance(error, GenrecError) and str(path) in str(error):
+                raise
+            reason = in_brief(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {in_brief(error)}"
             raise GenrecError(f"{path} holds no features of a run ({reason}). Give another run folder.") from None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from genrec.artifacts import fingerprint
+from genrec.artifacts import JsonText, fingerprint
 
 if TYPE_CHECKING:
     from genrec.graph import Relation
@@ -41,6 +41,7 @@ _LABELS = {
     "values_not_numbers": "values that are not numbers, kept as missing",
 }
 _TOTALS = ("users", "items", "interactions")
+_VALUES_AT_ONCE = 1 << 14
 
 
 @dataclass
@@ -148,6 +149,18 @@ def encode(values: pl.Series, vocabulary: pl.Series) -> np.ndarray:
     return joined["code"].cast(pl.Int64).fill_null(-1).to_numpy().copy()
 
 
-def _table_content(table: pl.DataFrame | None) -> dict[str, str] | None:
-    """A table in a form that ``fingerprint`` takes, one string per column."""
-    return None if table is None else {name: json.dumps(table[name].to_list(), default=str) for name in table.columns}
+def _table_content(table: pl.DataFrame | None) -> dict[str, JsonText] | None:
+    """A table in a form that ``fingerprint`` takes: each column as the JSON list of its values."""
+    return None if table is None else {name: _as_json(table[name]) for name in table.columns}
+
+
+def _as_json(column: pl.Series) -> JsonText:
+    """The text of ``json.dumps`` for a column, of which a few thousand values exist at a time."""
+
+    def pieces() -> Iterator[str]:
+        yield "["
+        for begin in range(0, len(column), _VALUES_AT_ONCE):
+            yield ", " * (begin > 0) + json.dumps(column[begin : begin + _VALUES_AT_ONCE].to_list(), default=str)[1:-1]
+        yield "]"
+
+    return JsonText(pieces())

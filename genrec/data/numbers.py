@@ -99,7 +99,10 @@ class Scaling:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Scaling:
-        return cls(**{**state, "quantiles": tuple(state["quantiles"])})
+        if not all(isinstance(value, int | float) for value in state["quantiles"]):
+            raise ValueError("quantiles are numbers")
+        quantiles = tuple(map(float, state["quantiles"]))
+        return cls(**{**state, "quantiles": quantiles})
 
 
 def logarithm(values: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ M rows, F fields, T tasks, B rows of a batch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,11 +30,15 @@ class Lists:
     values: np.ndarray
     offsets: np.ndarray
 
-    def padded(self, rows: np.ndarray) -> np.ndarray:
-        """(B, L) int32 ids of the given rows, ``IGNORE`` behind the last; L is that of the longest, at least 1."""
+    def width(self, rows: np.ndarray) -> int:
+        """The length of the longest of the given rows, at least 1."""
+        return max(int((self.offsets[rows + 1] - self.offsets[rows]).max(initial=0)), 1)
+
+    def padded(self, rows: np.ndarray, width: int | None = None) -> np.ndarray:
+        """(B, L) int32 ids of the given rows, ``IGNORE`` behind the last; L is ``width``, or that of the longest."""
         begin = self.offsets[rows]
         lengths = self.offsets[rows + 1] - begin
-        place = np.arange(max(int(lengths.max(initial=0)), 1))
+        place = np.arange(self.width(rows) if width is None else width)
         there = place < lengths[:, None]
         out = np.full(there.shape, IGNORE, dtype=np.int32)
         out[there] = self.values[(begin[:, None] + place)[there]]
@@ -69,6 +73,18 @@ class Rows:
             groups=None if self.groups is None else torch.from_numpy(self.groups.take(rows)),
         )
 
+    def share(self, rows: np.ndarray, rank: int, size: int) -> RowBatch | None:
+        """Every ``size``-th of the given rows, as ``take`` of all of them would have them; None where there is none."""
+        own = rows[rank::size]
+        if not len(own):
+            return None
+        labels = torch.from_numpy(self.labels.take(rows, axis=0))
+        return replace(
+            self.take(own),
+            sequences=tuple(torch.from_numpy(field.padded(own, field.width(rows))) for field in self.sequences),
+            known=(~labels.isnan()).float().mean(dim=0),
+        )
+
     @cached_property
     def fingerprint(self) -> str:
         """Depends on what the arrays hold."""
@@ -96,7 +112,14 @@ class RowBatches:
     def __getitem__(self, index: int) -> RowBatch:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self.rows.take(self.order[index * self.batch_size : (index + 1) * self.batch_size])
+        return self.rows.take(self._chosen(index))
+
+    def share(self, index: int, rank: int, size: int) -> RowBatch | None:
+        """Every ``size``-th row of a batch."""
+        return self.rows.share(self._chosen(index), rank, size)
+
+    def _chosen(self, index: int) -> np.ndarray:
+        return self.order[index * self.batch_size : (index + 1) * self.batch_size]
 
     def __iter__(self) -> Iterator[RowBatch]:
         return (self[index] for index in range(len(self)))
@@ -137,6 +160,13 @@ class BlockPlan:
     def __getitem__(self, index: int) -> RowBatch:
         if not 0 <= index < len(self):
             raise IndexError(index)
+        return self.rows.take(self._chosen(index))
+
+    def share(self, index: int, rank: int, size: int) -> RowBatch | None:
+        """Every ``size``-th row of a batch."""
+        return self.rows.share(self._chosen(index), rank, size)
+
+    def _chosen(self, index: int) -> np.ndarray:
         begin, end = index * self.batch_size, min((index + 1) * self.batch_size, len(self.order))
         found = []
         while begin < end:
@@ -145,7 +175,7 @@ class BlockPlan:
             last = min(end, int(self.ends[number]))
             found.append(self._group(number)[begin - first : last - first])
             begin = last
-        return self.rows.take(np.concatenate(found))
+        return np.concatenate(found)
 
     def _group(self, number: int) -> np.ndarray:
         """The rows of a group of blocks in their order; the last one asked for is remembered."""

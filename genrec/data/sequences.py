@@ -6,7 +6,7 @@ A batch is a pure function of (data, seed, epoch, index), so a run can be resume
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ import torch
 
 from genrec.artifacts import fingerprint
 from genrec.contracts import IGNORE, VAL, GenrecError, HistoryBatch, SequenceBatch
-from genrec.data.ragged import Ragged
+from genrec.data.ragged import Joined, Ragged
 
 WINDOWS, POSITIONS, USERS = "windows", "positions", "users"
 
@@ -101,33 +101,63 @@ class SequencePlan:
     def __init__(self, sequences: Ragged, rows: TrainingRows, *, batch_size: int, seed: int, epoch: int) -> None:
         self.sequences = sequences
         self.rows = rows
-        generator = np.random.default_rng([seed, epoch])
-        shuffled = generator.permutation(len(rows.users))
-        lengths = rows.lengths[shuffled]
-        order = shuffled[np.argsort(lengths, kind="stable")]
-        cuts = _cut(rows.lengths[order], rows.num_targets[order], batch_size)
-        batches = [order[begin:end] for begin, end in cuts]
-        self.batches = [batches[i] for i in generator.permutation(len(batches))]
+        self.batches = shuffled_batches(rows, batch_size, np.random.default_rng([seed, epoch]))
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, index: int) -> SequenceBatch:
-        chosen = self.batches[index]
-        rows = self.rows
-        starts, lengths = rows.starts[chosen], rows.lengths[chosen]
-        columns = np.arange(int(lengths.max()))
-        inside = columns[None, :] < lengths[:, None]
-        position = np.where(inside, starts[:, None] + columns[None, :], starts[:, None])
-        values = self.sequences.values
-        scored = inside & (columns[None, :] >= rows.first_scored[chosen][:, None])
-        targets = np.where(scored, values[np.minimum(position + rows.shift, len(values) - 1)], IGNORE)
-        return SequenceBatch(
-            users=torch.from_numpy(rows.users[chosen]),
-            items=torch.from_numpy(np.where(inside, values[position], 0)),
-            lengths=torch.from_numpy(lengths),
-            targets=torch.from_numpy(targets),
-        )
+        return cut_rows(self.sequences.values, self.rows, self.batches[index])
+
+    def share(self, index: int, rank: int, size: int) -> SequenceBatch | None:
+        """Every ``size``-th row of a batch, and of the others the targets alone."""
+        return share_rows(self.sequences.values, self.rows, self.batches[index], rank, size)
+
+
+def shuffled_batches(rows: TrainingRows, batch_size: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """The rows of each batch: of equal length, with about ``batch_size`` targets; rows and batches in random order."""
+    shuffled = generator.permutation(len(rows.users))
+    lengths = rows.lengths[shuffled]
+    order = shuffled[np.argsort(lengths, kind="stable")]
+    cuts = _cut(rows.lengths[order], rows.num_targets[order], batch_size)
+    batches = [order[begin:end] for begin, end in cuts]
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def cut_rows(values: np.ndarray, rows: TrainingRows, chosen: np.ndarray) -> SequenceBatch:
+    """The ``chosen`` (B,) rows of ``values`` (M,) as a batch."""
+    starts, lengths = rows.starts[chosen], rows.lengths[chosen]
+    columns = np.arange(int(lengths.max()))
+    inside = columns[None, :] < lengths[:, None]
+    position = np.where(inside, starts[:, None] + columns[None, :], starts[:, None])
+    scored = inside & (columns[None, :] >= rows.first_scored[chosen][:, None])
+    targets = np.where(scored, values[np.minimum(position + rows.shift, len(values) - 1)], IGNORE)
+    return SequenceBatch(
+        users=torch.from_numpy(rows.users[chosen]),
+        items=torch.from_numpy(np.where(inside, values[position], 0).astype(np.int64, copy=False)),
+        lengths=torch.from_numpy(lengths),
+        targets=torch.from_numpy(targets.astype(np.int64, copy=False)),
+    )
+
+
+def share_rows(
+    values: np.ndarray, rows: TrainingRows, chosen: np.ndarray, rank: int, size: int
+) -> SequenceBatch | None:
+    """Every ``size``-th of the ``chosen`` (B,) rows as a batch, and of the others the targets alone; None where there
+    is none."""
+    own = chosen[rank::size]
+    if not len(own):
+        return None
+    return replace(cut_rows(values, rows, own), whole=scored_targets(values, rows, chosen))
+
+
+def scored_targets(values: np.ndarray, rows: TrainingRows, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """The targets (R,) of the ``chosen`` (B,) rows, row after row, and the user (R,) of each."""
+    counts = rows.num_targets[chosen]
+    begin = rows.starts[chosen] + rows.first_scored[chosen] + rows.shift
+    place = np.arange(counts.sum()) + np.repeat(begin - (np.cumsum(counts) - counts), counts)
+    users = np.repeat(rows.users[chosen], counts)
+    return torch.from_numpy(values[place].astype(np.int64, copy=False)), torch.from_numpy(users)
 
 
 @dataclass(frozen=True)
@@ -140,9 +170,18 @@ class PlansInTurn:
         return sum(map(len, self.plans))
 
     def __getitem__(self, index: int) -> SequenceBatch:
+        plan, place = self._plan(index)
+        return plan[place]
+
+    def share(self, index: int, rank: int, size: int) -> SequenceBatch | None:
+        """Every ``size``-th row of a batch."""
+        plan, place = self._plan(index)
+        return plan.share(place, rank, size)
+
+    def _plan(self, index: int) -> tuple[SequencePlan, int]:
         for plan in self.plans:
             if index < len(plan):
-                return plan[index]
+                return plan, index
             index -= len(plan)
         raise IndexError(index)
 
@@ -223,10 +262,7 @@ class SequencesView:
     def history(self, part: str) -> Ragged:
         """What is known of each user before the targets of ``part`` ("val", "test", or "all" for after them)."""
         parts = {"val": [self.train], "test": [self.train, self.val], "all": [self.train, self.val, self.test]}[part]
-        users = np.concatenate([ragged.row_of_value for ragged in parts])
-        order = np.argsort(users, kind="stable")
-        values = np.concatenate([ragged.values for ragged in parts])[order]
-        return Ragged.from_lengths(values, np.sum([ragged.lengths for ragged in parts], axis=0))
+        return parts[0] if len(parts) == 1 else Joined(parts)
 
     def cut(self, known: np.ndarray, later: np.ndarray) -> SequencesView:
         """Each user's first ``known`` (U,) training items to train on, those up to ``later`` (U,) to validate on."""

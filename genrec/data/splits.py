@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -50,10 +51,11 @@ class SplitResult:
     def describe(self) -> list[str]:
         """One line per part, and what is special."""
         lines = []
-        trained = np.unique(self.train.values)
+        size = 1 + max(_largest(part) for part in (self.train, self.val, self.test))
+        trained = self.train.counts(size) > 0
         for name, part in zip(PARTS, (self.train, self.val, self.test), strict=True):
             line = f"{name}: {len(part.values):,} interactions of {int((part.lengths > 0).sum()):,} users"
-            cold = len(np.setdiff1d(part.values, trained))
+            cold = int(((part.counts(size) > 0) & ~trained).sum())
             lines.append(line + (f", {cold:,} items never trained on" if cold else ""))
         for name, count in self.users_without_history.items():
             if count:
@@ -63,9 +65,23 @@ class SplitResult:
         return lines
 
 
-class Split(Protocol):
-    """Divides a log into train, val and test."""
+# The part of each interaction of some users, all of theirs: 0 train, 1 val, 2 test. Takes their users (M,), sorted, and
+# timestamps (M,) or None.
+Divider = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
+
+class Split(Protocol):
+    """Divides a log into train, val and test.
+
+    ``divider`` is given all timestamps of a log and divides any run of its users, one after the other; ``reason`` says
+    why nothing may be left for a part, given the first and last time of each; ``wanted`` are the parts that may not be
+    empty besides train.
+    """
+
+    def reason(self, time_ranges: Mapping[str, tuple[float, float]]) -> str: ...
+    @property
+    def wanted(self) -> tuple[int, ...]: ...
+    def divider(self, timestamps: np.ndarray | None) -> Divider: ...
     def split(self, log: InteractionLog) -> SplitResult: ...
 
 
@@ -76,12 +92,22 @@ class LeaveOneOut:
     Users with fewer than three interactions are trained on only.
     """
 
+    wanted = (_VAL, _TEST)
+
+    def reason(self, time_ranges: Mapping[str, tuple[float, float]]) -> str:
+        return "Leave-one-out needs users with at least three interactions"
+
+    def divider(self, timestamps: np.ndarray | None) -> Divider:
+        return self._parts
+
     def split(self, log: InteractionLog) -> SplitResult:
-        counts = np.bincount(log.users, minlength=log.num_users)
-        from_end = np.cumsum(counts)[log.users] - np.arange(len(log))  # 1 for a user's last interaction
-        long_enough = counts[log.users] >= _SMALLEST_SPLIT_USER
-        parts = np.where(long_enough & (from_end == 1), _TEST, np.where(long_enough & (from_end == 2), _VAL, _TRAIN))
-        return _result(log, parts, "Leave-one-out needs users with at least three interactions")
+        return _split(self, log)
+
+    @staticmethod
+    def _parts(users: np.ndarray, timestamps: np.ndarray | None) -> np.ndarray:
+        counts, from_end = _places(users)
+        long_enough = counts >= _SMALLEST_SPLIT_USER
+        return np.where(long_enough & (from_end == 1), _TEST, np.where(long_enough & (from_end == 2), _VAL, _TRAIN))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,21 +134,31 @@ class RatioPerUser:
         if self.order not in ("time", "random"):
             raise GenrecError(f"order must be time or random, got {self.order!r}.")
 
+    def reason(self, time_ranges: Mapping[str, tuple[float, float]]) -> str:
+        return "The ratios leave nothing of any user to hold out"
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        return tuple(part for part, ratio in ((_VAL, self.val_ratio), (_TEST, self.test_ratio)) if ratio > 0)
+
+    def divider(self, timestamps: np.ndarray | None) -> Divider:
+        generator = np.random.default_rng([self.seed, 3])
+        return lambda users, _: self._parts(users, generator)
+
     def split(self, log: InteractionLog) -> SplitResult:
-        counts = np.bincount(log.users, minlength=log.num_users)
+        return _split(self, log)
+
+    def _parts(self, users: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        counts, from_end = _places(users)
         num_test = np.floor(counts * self.test_ratio + 0.5).astype(np.int64)
         num_val = np.floor(counts * self.val_ratio + 0.5).astype(np.int64)
         num_test = np.where(counts < _SMALLEST_SPLIT_USER, 0, np.minimum(num_test, counts - 1))
         num_val = np.where(counts < _SMALLEST_SPLIT_USER, 0, np.minimum(num_val, counts - 1 - num_test))
-        from_end = np.cumsum(counts)[log.users] - np.arange(len(log))
         if self.order == "random":
-            draw = np.random.default_rng([self.seed, 3]).random(len(log))
-            shuffled = np.lexsort((draw, log.users))  # rows of a user stay together, in random order
+            draw = generator.random(len(users))
+            shuffled = np.lexsort((draw, users))  # rows of a user stay together, in random order
             from_end[shuffled] = from_end.copy()
-        held = num_test[log.users] + num_val[log.users]
-        parts = np.where(from_end <= num_test[log.users], _TEST, np.where(from_end <= held, _VAL, _TRAIN))
-        wanted = tuple(p for p, r in ((_VAL, self.val_ratio), (_TEST, self.test_ratio)) if r > 0)
-        return _result(log, parts, "The ratios leave nothing of any user to hold out", wanted)
+        return np.where(from_end <= num_test, _TEST, np.where(from_end <= num_test + num_val, _VAL, _TRAIN))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,25 +180,28 @@ class GlobalTime:
                 f"val_from={self.val_from} is a share but test_from={self.test_from} a timestamp; give two of one kind."
             )
 
-    def split(self, log: InteractionLog) -> SplitResult:
-        if log.timestamps is None:
+    wanted = (_VAL, _TEST)
+
+    def reason(self, time_ranges: Mapping[str, tuple[float, float]]) -> str:
+        times = [time for ends in time_ranges.values() for time in ends]
+        return f"val_from={self.val_from} and test_from={self.test_from}; time is {min(times)} to {max(times)}"
+
+    def divider(self, timestamps: np.ndarray | None) -> Divider:
+        if timestamps is None:
             raise GenrecError(
                 "A split by global time needs timestamps, and these data have none. "
                 "Use split=leave_one_out or split=ratio_per_user."
             )
-        parts = self._parts(log.timestamps)
-        first, last = log.timestamps.min(), log.timestamps.max()
-        return _result(
-            log, parts, f"val_from={self.val_from} and test_from={self.test_from}; time is {first} to {last}"
-        )
+        bounds = self.boundaries(timestamps)
+        return lambda _, times: _from_bounds(times, bounds)
+
+    def split(self, log: InteractionLog) -> SplitResult:
+        return _split(self, log)
 
     def row_parts(self, table: SplitTable) -> np.ndarray:
         """The part of every row of a table, by its column of times: 0 train, 1 val, 2 test."""
-        return self._parts(table.timestamps()).astype(np.uint8)
-
-    def _parts(self, timestamps: np.ndarray) -> np.ndarray:
-        val_from, test_from = self.boundaries(timestamps)
-        return (timestamps >= val_from).astype(np.int64) + (timestamps >= test_from)
+        times = table.timestamps()
+        return _from_bounds(times, self.boundaries(times)).astype(np.uint8)
 
     def boundaries(self, timestamps: np.ndarray) -> tuple[float, float]:
         """The first timestamps of validation and of test."""
@@ -172,16 +211,25 @@ class GlobalTime:
         return val_from.item(), test_from.item()
 
 
-def _result(
-    log: InteractionLog, parts: np.ndarray, reason: str, wanted: tuple[int, ...] = (_VAL, _TEST)
-) -> SplitResult:
+def _from_bounds(timestamps: np.ndarray | None, bounds: tuple[float, float]) -> np.ndarray:
+    assert timestamps is not None
+    return (timestamps >= bounds[0]).astype(np.int64) + (timestamps >= bounds[1])
+
+
+def _places(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each interaction of ``users`` (M,), sorted: how many its user has, and its place from the end, 1 the last."""
+    local = users.astype(np.int64) - (int(users[0]) if len(users) else 0)
+    counts = np.bincount(local)
+    return counts[local], np.cumsum(counts)[local] - np.arange(len(users))
+
+
+def _largest(part: Ragged) -> int:
+    return int(part.values.max(initial=-1))
+
+
+def _split(split: Split, log: InteractionLog) -> SplitResult:
+    parts = split.divider(log.timestamps)(log.users, log.timestamps)
     masks = [parts == part for part in (_TRAIN, _VAL, _TEST)]
-    for part in (_TRAIN, *wanted):
-        if not masks[part].any():
-            raise GenrecError(
-                f"The split leaves no {PARTS[part]} interactions among {len(log):,} of {log.num_users:,} users. "
-                f"{reason}. Use more data or another split."
-            )
     rows = [
         Ragged.from_lengths(log.items[mask], np.bincount(log.users[mask], minlength=log.num_users)) for mask in masks
     ]
@@ -200,10 +248,24 @@ def _result(
         train_only_users=train_only,
         contiguous=bool(ordered),
     )
+    check_result(split, result)
+    return result
+
+
+def check_result(split: Split, result: SplitResult) -> None:
+    """Raises ``GenrecError`` where a split leaves nothing to train on, to hold out, or to recommend from."""
+    parts = (result.train, result.val, result.test)
+    reason = split.reason(result.time_ranges)
+    for part in (_TRAIN, *split.wanted):
+        if not len(parts[part].values):
+            count = sum(len(ragged.values) for ragged in parts)
+            raise GenrecError(
+                f"The split leaves no {PARTS[part]} interactions among {count:,} of {len(result.train):,} users. "
+                f"{reason}. Use more data or another split."
+            )
     for part, count in result.users_without_history.items():
-        if 0 < count == int((rows[PARTS.index(part)].lengths > 0).sum()):
+        if 0 < count == int((parts[PARTS.index(part)].lengths > 0).sum()):
             raise GenrecError(
                 f"None of the {count:,} users with {part} interactions has any before them, so there is no history to "
                 f"recommend from. {reason}. Use other boundaries or another split."
             )
-    return result

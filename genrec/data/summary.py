@@ -55,6 +55,11 @@ class Summary:
             if given is not None:
                 self.without_given[place] += ((labels[:, place] > 0) & (labels[:, given] == 0)).sum()
 
+    def join(self, other: Summary) -> None:
+        """Adds what another has counted."""
+        for name in ("rows", "unknown", "known", "totals", "without_given"):
+            np.add(getattr(self, name), getattr(other, name), out=getattr(self, name))
+
     def state(self) -> dict[str, Any]:
         arrays = ("rows", "unknown", "known", "totals", "without_given")
         return {**{name: getattr(self, name).tolist() for name in arrays}, "given": self.given}

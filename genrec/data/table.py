@@ -52,7 +52,7 @@ class TableDataset:
     last three may be declared.
 
     ``memory_map`` keeps the transformed rows in files below ``cache_dir`` instead of in memory; null does so for
-    Parquet with more than two million rows.
+    Parquet with more than two million rows. ``path`` and ``storage_options`` are what ``source`` refers to.
     """
 
     has_text = False
@@ -73,6 +73,7 @@ class TableDataset:
         drop: list[str] | None = None,
         memory_map: bool | None = None,
         cache_dir: str = "outputs/cache",
+        storage_options: dict[str, Any] | None = None,
     ) -> None:
         check_arguments(TableDataset.__init__, locals(), "data")
         self.source = source
@@ -87,6 +88,7 @@ class TableDataset:
         self.drop = list(drop or ())
         self.memory_map = memory_map
         self.cache_dir = Path(cache_dir)
+        self.storage_options = storage_options
         self._settings = [features, infer, by_type, labels, tasks, group, timestamp, self.drop]
         for label in self.labels.values():
             if self.declared.options.get(label.column) is not None:

@@ -17,9 +17,10 @@ import polars as pl
 
 from genrec.contracts import GenrecError
 from genrec.data.interactions import ITEM_ID, TEXT, TIMESTAMP, USER_ID
+from genrec.data.unpacking import gunzipped
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".inter", ".jsonl", ".ndjson", ".json", ".parquet")
-_DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".dat": "\t", ".inter": "\t"}
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".dat": "\t", ".inter": "\t"}
 
 
 _ALIASES = {
@@ -42,7 +43,27 @@ _ALIASES = {
 
 
 # What polars raises for a broken Parquet file; a panic is no Exception, and comes of files that somebody damaged.
+_DAYS = (-719_162, 2_932_896)  # of the years 1 to 9999, from 1970 on
+_LONGEST_NAME, _MOST_NAMES = 60, 60
+_LONGEST = 300  # of what is told of an error
+
 UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, OverflowError)
+
+
+_WAY_OUT = "Put double quotes around values that hold the delimiter, or give another data.source.delimiter."
+
+
+def in_brief(error: BaseException) -> str:
+    """The first line of what polars says, which may go on with the cells that it could not read."""
+    line = str(error).partition("\n")[0]
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names of columns for a message, no more and no longer than somebody reads."""
+    shown = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..." for name in names[:_MOST_NAMES]]
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(shown) + more
 
 
 def table_suffix(path: Path) -> str:
@@ -72,8 +93,7 @@ def read_bytes(path: Path) -> bytes:
     """The content of a file, decompressed when its name ends in ``.gz``; a damaged archive is a GenrecError."""
     try:
         if path.suffix.lower() == ".gz":
-            with gzip.open(path) as stream:
-                return stream.read()
+            return gunzipped(path)
         return path.read_bytes()
     except FileNotFoundError:
         raise GenrecError(f"{path} does not exist.") from None
@@ -88,14 +108,14 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     content = read_bytes(path)
     try:
         return content.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
-    except LookupError:
-        raise GenrecError(f"encoding={encoding!r} is no text encoding. Use utf-8, latin-1, cp1252 ...") from None
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise GenrecError(
             f"{path}, line {line}: byte {content[error.start]:#04x} is not {encoding}. "
             f"Name the file's encoding, for example encoding=latin-1 (data.source.encoding=latin-1)."
         ) from None
+    except (LookupError, ValueError):  # idna, undefined: of Python, but not of files
+        raise GenrecError(f"encoding={encoding!r} is no text encoding. Use utf-8, latin-1, cp1252 ...") from None
 
 
 def read_table(
@@ -115,16 +135,16 @@ def read_table(
         return _read_parquet(path)
     if suffix in (".jsonl", ".ndjson", ".json"):
         return _read_json_lines(path, encoding)
-    if suffix not in _DELIMITERS and delimiter is None:
+    if suffix not in DELIMITERS and delimiter is None:
         raise GenrecError(
             f"{path}: unknown kind of table {suffix or '(no suffix)'!r}. Known: {', '.join(SUFFIXES)}, each also "
             "with .gz. For another delimited text file give data.source.delimiter."
         )
-    return _read_delimited(path, header, delimiter or _DELIMITERS[suffix], encoding)
+    return _read_delimited(path, header, delimiter or DELIMITERS[suffix], encoding)
 
 
 def _read_delimited(path: Path, header: Sequence[str] | None, delimiter: str, encoding: str) -> pl.DataFrame:
-    text = read_text(path, encoding)
+    text, given = read_text(path, encoding), delimiter
     if len(delimiter) > 1:  # such as the "::" of MovieLens-1M; polars splits at single characters only
         if "\x1f" in text:
             raise GenrecError(f"{path} holds the control character 0x1f, so delimiter={delimiter!r} cannot be used.")
@@ -142,13 +162,21 @@ def _read_delimited(path: Path, header: Sequence[str] | None, delimiter: str, en
             quote_char=quote,
         )
     except pl.exceptions.PolarsError as error:
-        problem = _long_line(text, delimiter, quote) or str(error)
-        raise GenrecError(f"{path} cannot be read as a table with delimiter {delimiter!r}: {problem}") from None
+        problem = _long_line(text, delimiter, quote) or f"{in_brief(error)}. {_WAY_OUT}"
+        raise GenrecError(f"{path} cannot be read as a table with delimiter {given!r}: {problem}") from None
     if header is None:
         return frame.rename({name: name.strip() for name in frame.columns})
     if len(header) > frame.width:
-        raise GenrecError(f"{path} has {frame.width} columns, but {len(header)} names were given: {list(header)}.")
+        raise GenrecError(too_few_columns(path, frame.width, header))
     return frame.select(frame.columns[: len(header)]).rename(dict(zip(frame.columns, header, strict=False)))
+
+
+def too_few_columns(path: Path, width: int, header: Sequence[str]) -> str:
+    """What to say where a file has fewer columns than names were given."""
+    return (
+        f"{path}: {len(header)} names of columns were given, {listed(header)}, and it has {width}. "
+        "Give as many names as columns (data.source.columns), or the right data.source.delimiter."
+    )
 
 
 def _long_line(text: str, delimiter: str, quote: str | None) -> str | None:
@@ -159,10 +187,7 @@ def _long_line(text: str, delimiter: str, quote: str | None) -> str | None:
         width = len(next(reader))
         for fields in reader:
             if len(fields) > width:
-                return (
-                    f"line {reader.line_num} has {len(fields)} fields, the first one {width}. "
-                    "Put double quotes around values that hold the delimiter, or give another data.source.delimiter."
-                )
+                return f"line {reader.line_num} has {len(fields)} fields, the first one {width}. {_WAY_OUT}"
     except csv.Error as error:
         return f"line {reader.line_num}: {error}."
     return None
@@ -175,16 +200,35 @@ def _read_json_lines(path: Path, encoding: str) -> pl.DataFrame:
     try:
         return pl.read_ndjson(io.BytesIO(text.encode("utf-8")), infer_schema_length=None)
     except pl.exceptions.PolarsError as error:
-        raise GenrecError(f"{path} is not JSON lines (one object per line): {error}") from None
+        raise GenrecError(
+            f"{path} is not JSON lines (one object per line): {in_brief(error)}. Correct it, or write the file again."
+        ) from None
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
     try:
-        return pl.read_parquet(io.BytesIO(read_bytes(path)) if path.suffix.lower() == ".gz" else path)
+        return checked_times(
+            pl.read_parquet(io.BytesIO(read_bytes(path)) if path.suffix.lower() == ".gz" else path), path
+        )
     except FileNotFoundError:
         raise GenrecError(f"{path} does not exist.") from None
     except UNREADABLE as error:
-        raise GenrecError(f"{path} is not a readable Parquet file: {error}") from None
+        raise GenrecError(f"{path} is not a readable Parquet file: {in_brief(error)}. Write it again.") from None
+
+
+def checked_times(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """The frame; a column with dates beyond the years 1 to 9999, of which polars dies, is a GenrecError."""
+    for name, dtype in frame.schema.items():
+        if dtype == pl.Date:
+            days = frame[name].to_physical()
+        elif dtype == pl.Datetime:
+            per_second = {"ms": 10**3, "us": 10**6, "ns": 10**9}[getattr(dtype, "time_unit", None) or "us"]
+            days = frame[name].to_physical() // (per_second * 86_400)
+        else:
+            continue
+        if not days.drop_nulls().is_between(*_DAYS).all():
+            raise GenrecError(f"{path}: {name} holds dates beyond the years 1 to 9999. Write them anew, or as numbers.")
+    return frame
 
 
 def joined_text(items: pl.DataFrame, parts: Sequence[pl.Expr]) -> pl.DataFrame:
@@ -201,18 +245,25 @@ def map_columns(
 
     A name the file lacks is a GenrecError listing the columns found, the nearest names and the YAML (under ``key``).
     """
+    return frame.select(mapped_columns(frame.columns, columns, required=required, path=path, key=key))
+
+
+def mapped_columns(
+    found: Sequence[str], columns: Mapping[str, str], *, required: Sequence[str], path: Path, key: str
+) -> list[pl.Expr]:
+    """The columns ``found`` in a file under our names, those that ``columns`` maps first (``map_columns``)."""
     wanted = {ours: theirs for ours, theirs in columns.items() if theirs}
-    missing = {ours: theirs for ours, theirs in wanted.items() if theirs not in frame.columns}
-    absent = [ours for ours in required if ours not in wanted and ours not in frame.columns]
+    missing = {ours: theirs for ours, theirs in wanted.items() if theirs not in found}
+    absent = [ours for ours in required if ours not in wanted and ours not in found]
     if missing or absent:
-        raise GenrecError(_column_message(frame.columns, missing, absent, path, key))
+        raise GenrecError(_column_message(found, missing, absent, path, key))
     taken = set(wanted.values())
-    rest = [name for name in frame.columns if name not in taken and name not in wanted]
-    return frame.select([pl.col(theirs).alias(ours) for ours, theirs in wanted.items()] + [pl.col(n) for n in rest])
+    rest = [name for name in found if name not in taken and name not in wanted]
+    return [pl.col(theirs).alias(ours) for ours, theirs in wanted.items()] + [pl.col(name) for name in rest]
 
 
 def _column_message(found: Sequence[str], missing: Mapping[str, str], absent: list[str], path: Path, key: str) -> str:
-    lines = [f"{path} has the columns: {', '.join(found)}."]
+    lines = [f"{path} has the columns: {listed(found)}."]
     for ours, theirs in missing.items():
         lines.append(f"  {key}.{ours}={theirs} names a column that is not there.{_nearest(theirs, found)}")
     for ours in absent:

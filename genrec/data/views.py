@@ -34,7 +34,14 @@ class ItemBatches:
     def __getitem__(self, index: int) -> ItemBatch:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self._cut(self.order[index * self.batch_size : (index + 1) * self.batch_size])
+
+    def share(self, index: int, rank: int, size: int) -> ItemBatch | None:
+        """Every ``size``-th item of a batch."""
+        own = self.order[index * self.batch_size : (index + 1) * self.batch_size][rank::size]
+        return self._cut(own) if len(own) else None
+
+    def _cut(self, chosen: np.ndarray) -> ItemBatch:
         return ItemBatch(items=torch.from_numpy(chosen), vectors=torch.from_numpy(self.vectors[chosen]))
 
     def __iter__(self) -> Iterator[ItemBatch]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
+from genrec.annotations import Count
 from genrec.data.hashing import hashes
 from genrec.features import UNKNOWN
 
@@ -50,7 +51,7 @@ class Vocabulary:
 class HashBuckets:
     """Ids 1..``num_buckets`` by a hash that is equal everywhere; needs no training and knows every value."""
 
-    num_buckets: int
+    num_buckets: Count
     integers: bool
 
     @property

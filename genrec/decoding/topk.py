@@ -14,6 +14,7 @@ from torch import Tensor
 from genrec.contracts import IGNORE, Recommendations
 
 MAX_SCORES = 1 << 22  # 16 MiB of float32: more leaves the processor's cache and is slower
+_FEWEST_ROWS = 32  # of a large catalogue, whose vectors are read anew for each slice of rows
 _BLOCKS = (64, 8)  # columns whose maximum is taken first, of wide and of narrower rows
 
 
@@ -130,13 +131,14 @@ def rank_rows(
     num_items: int,
     k: int,
     seen: Tensor | None = None,
-    max_scores: int = MAX_SCORES,
+    max_scores: int | None = None,
 ) -> Recommendations:
-    """``rank_items`` over the whole catalogue without ever holding more than about ``max_scores`` scores.
+    """``rank_items`` over the whole catalogue without ever holding more than about ``max_scores`` scores; by default
+    ``MAX_SCORES``, or those of 32 rows where they are more.
 
     ``score_rows(rows)`` returns the scores (rows, N) of a slice of the batch.
     """
-    step = max(1, max_scores // num_items)
+    step = max(_FEWEST_ROWS, MAX_SCORES // num_items) if max_scores is None else max(1, max_scores // num_items)
     parts: list[Recommendations] = []
     for begin in range(0, max(num_rows, 1), step):
         rows = slice(begin, min(begin + step, num_rows))

@@ -10,10 +10,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from genrec.artifacts import is_locked, read_json
+from genrec.artifacts import entry_damage, is_locked, read_json
 from genrec.contracts import GenrecError
 from genrec.doctor.findings import Finding, Places, ok, one_line, problem, warning
-from genrec.report.cleaning import folder_size, torn_entries
+from genrec.report.cleaning import folder_size, superseded_copies, torn_entries
 from genrec.report.scales import format_bytes
 
 FILES = {
@@ -41,6 +41,10 @@ def check_entries(places: Places) -> Iterator[Finding]:
         found = f"{_entries(torn)} begun and not finished, {format_bytes(sum(map(folder_size, torn)))}"
         remedy = "The next run that needs one goes on with it; or empty them: python -m genrec.report clean cache=true"
         yield warning("torn entries", found, remedy + _cache_words(places))
+    old = superseded_copies(cache)
+    if old:
+        found = f"{_entries(old)} of remote files that have changed since, {format_bytes(sum(map(folder_size, old)))}"
+        yield ok("old copies", found, "Remove them: python -m genrec.report clean cache=true" + _cache_words(places))
     if held:
         yield ok("entries in use", f"{_entries(held)} that runs are making or reading now")
     whole = [entry for entry in done if entry not in damaged]
@@ -77,7 +81,9 @@ def entry_fault(entry: Path) -> str:
         fault = _file_fault(path)
         if fault:
             return f"{name} is damaged ({fault})"
-    return ""
+    mark = entry / "done"
+    tells = mark.is_file() and mark.read_text(encoding="utf-8", errors="replace").startswith("{")
+    return entry_damage(entry) if tells else ""
 
 
 def _file_fault(path: Path) -> str:

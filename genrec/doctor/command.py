@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from genrec.console import command
 from genrec.contracts import GenrecError
 from genrec.doctor.apart import Apart
 from genrec.doctor.configuration import Subject
@@ -81,21 +82,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if {"-h", "--help", "help"} & set(arguments):
         sys.stdout.write(HELP)
         return
-    try:
-        request = parse(arguments)
-        _check_working_directory()
-        findings = diagnose(request)
-        _print(findings, request.format)
-        sys.stdout.flush()
-    except GenrecError as error:
-        sys.stderr.write(f"genrec-doctor: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    sys.exit(1 if worst(findings) == PROBLEM else 0)
+    command("genrec-doctor", lambda: _answer(arguments))
+    sys.exit(0)
+
+
+def _answer(arguments: Sequence[str]) -> int:
+    """Prints what was found; the exit code."""
+    request = parse(arguments)
+    _check_working_directory()
+    findings = diagnose(request)
+    _print(findings, request.format)
+    return 1 if worst(findings) == PROBLEM else 0
 
 
 def parse(arguments: Sequence[str]) -> Request:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genrec.contracts import GenrecError
 from genrec.doctor.findings import Finding, Places, ok, one_line, problem, warning
+from genrec.remote.addresses import is_remote, shown
 
 LOADED = 200e6  # bytes of data that are read to count users and items; more takes too long
 EXTRAS = {
@@ -98,6 +99,9 @@ def check_data(_: Places, subject: Subject) -> Iterator[Finding]:
     if not path:
         yield from _load(subject, "made by genrec")
         return
+    if remote := [item for item in ([path] if isinstance(path, str) else path) if is_remote(item)]:
+        yield from _remote_findings(remote, source.get("storage_options"))
+        return
     found = list(_file_findings(source, path))
     yield from found
     if any(finding.state != "ok" for finding in found):
@@ -177,6 +181,21 @@ def refused(name: str, error: BaseException) -> Finding:
     text = one_line(error)
     found, stop, advice = text.rpartition(". ")
     return problem(name, found + stop.strip(), advice) if stop else problem(name, text, _HELP)
+
+
+def _remote_findings(addresses: Sequence[str], options: Any) -> Iterator[Finding]:
+    """What the stores say of remote data, of which nothing is fetched."""
+    from genrec.remote.stores import remote_files
+
+    for address in addresses:
+        try:
+            files = remote_files(address, options)
+        except GenrecError as error:
+            yield refused("files", error)
+            return
+        size = sum(file.size or 0 for file in files)
+        yield ok("files", f"{shown(address)}: {len(files)} files, {size:,} bytes")
+    yield ok("data", "not read here: it is remote, and the first run fetches what it needs of it")
 
 
 def _file_findings(source: Mapping[str, Any], path: Any) -> Iterator[Finding]:

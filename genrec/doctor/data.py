@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shlex
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,6 +83,9 @@ class NamedData:
 def check_data_root(places: Places) -> Iterator[Finding]:
     """There is a folder of data sets."""
     root = places.data_root
+    if _is_remote_root(root):
+        yield ok("data_root", f"{root} is remote: runs fetch what they read of it below {places.cache_dir}")
+        return
     origin = "GENREC_DATA" if "data_root" not in places.given and os.environ.get("GENREC_DATA") else "data_root"
     remedy = "Name the folder of your data sets: export GENREC_DATA=/path/to/data"
     if root.is_dir():
@@ -93,8 +97,15 @@ def check_data_root(places: Places) -> Iterator[Finding]:
         yield ok(origin, f"{root} is not there; generated data need none", remedy)
 
 
+def _is_remote_root(root: Path) -> bool:
+    """Whether a folder was given as an address, of which a path keeps one slash: s3:/bucket."""
+    return re.match(r"[A-Za-z][\w+.-]*:/", str(root)) is not None and not root.exists()
+
+
 def check_data_sets(places: Places) -> Iterator[Finding]:
     """The data sets that have a name and are here are whole."""
+    if _is_remote_root(places.data_root):
+        return
     absent: list[NamedData] = []
     for options, data in _by_folder(named_data(places.data_root)):
         if data.folder.exists():

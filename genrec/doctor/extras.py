@@ -10,6 +10,9 @@ from genrec.doctor.requirements import packages, requirements
 PURPOSES = {
     "text": "encoder=sentence_transformer and encoder=minilm for texts without precomputed vectors",
     "faiss": "trainer.ann=faiss: an index of the nearest items",
+    "s3": "data at s3:// addresses",
+    "gcs": "data at gs:// addresses",
+    "azure": "data at az:// and abfs:// addresses",
     "mlflow": "logger=mlflow",
     "sweep": "searches: -m sweep=optuna, random, cmaes, pareto",
     "parallel": "jobs of a sweep side by side: hydra/launcher=parallel",

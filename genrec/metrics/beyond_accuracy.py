@@ -63,12 +63,10 @@ class BeyondAccuracy:
         self._self_information = -torch.log2(share)
         history = torch.as_tensor(history_popularity, dtype=torch.float64)
         self._history_popularity = history.masked_fill(history == 0, torch.nan)
-        self._unit: Tensor | None = None
-        if item_vectors is not None:
-            self._unit = torch.nn.functional.normalize(torch.as_tensor(item_vectors, dtype=torch.float32), dim=1)
+        self._vectors = None if item_vectors is None else torch.as_tensor(item_vectors, dtype=torch.float32)
         # How often each item stands below one cut-off and not below the next smaller one.
         self._frequencies = torch.zeros(len(cut_offs), len(self._popularity), dtype=torch.int64)
-        self._means = METRICS[2:] if self._unit is not None else METRICS[2:-1]
+        self._means = METRICS[2:] if self._vectors is not None else METRICS[2:-1]
         self._sums = torch.zeros(len(self._means), len(cut_offs), dtype=torch.float64)
         self._counts = torch.zeros(len(self._means), len(cut_offs), dtype=torch.int64)
 
@@ -90,8 +88,10 @@ class BeyondAccuracy:
         popularity = mean_over_list(self._popularity)
         lift = popularity / self._history_popularity[users.cpu(), None] - 1
         columns = [mean_over_list(self._self_information), popularity, lift]
-        if self._unit is not None:
-            columns.append(means_over_pairs(cosine_distances(self._unit, safe), there)[:, last])
+        if self._vectors is not None:
+            shown, places = safe.unique(return_inverse=True)
+            unit = torch.nn.functional.normalize(self._vectors[shown], dim=1)  # of all items it would be a copy
+            columns.append(means_over_pairs(cosine_distances(unit, places), there)[:, last])
         values = torch.stack(columns)  # (metrics, B, cut-offs)
         self._sums += values.nansum(dim=1)
         self._counts += (~values.isnan()).sum(dim=1)

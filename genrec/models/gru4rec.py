@@ -33,9 +33,18 @@ class GRU4Rec(NextItemModel):
         loss: AnyLoss | None = "full",
         tie: bool = True,
         text: bool = False,
+        sparse_gradients: bool = False,
     ) -> None:
         check_arguments(GRU4Rec.__init__, locals(), "model")
-        super().__init__(spec, embedding_dim=embedding_dim, max_history=max_history, loss=loss, text=text, tie=tie)
+        super().__init__(
+            spec,
+            embedding_dim=embedding_dim,
+            max_history=max_history,
+            loss=loss,
+            text=text,
+            tie=tie,
+            sparse_gradients=sparse_gradients,
+        )
         self.dropout = Dropout(dropout)
         self.layers = nn.ModuleList(nn.GRU(embedding_dim, embedding_dim, batch_first=True) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embedding_dim)

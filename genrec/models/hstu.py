@@ -30,10 +30,18 @@ class HSTU(NextItemModel):
         max_history: Count = 50,
         loss: AnyLoss | None = None,
         text: bool = False,
+        sparse_gradients: bool = False,
     ) -> None:
         check_arguments(HSTU.__init__, locals(), "model")
         check_heads(embedding_dim, num_heads)
-        super().__init__(spec, embedding_dim=embedding_dim, max_history=max_history, loss=loss, text=text)
+        super().__init__(
+            spec,
+            embedding_dim=embedding_dim,
+            max_history=max_history,
+            loss=loss,
+            text=text,
+            sparse_gradients=sparse_gradients,
+        )
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             HSTUBlock(embedding_dim, num_heads, max_history, dropout) for _ in range(num_layers)

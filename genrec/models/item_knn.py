@@ -5,15 +5,17 @@ N items, M neighbours kept per item, E neighbours kept in all, B users, L histor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from genrec.annotations import Count, Share, check_arguments
-from genrec.contracts import DataSpec, GenrecError, HistoryBatch, Recommendations, Task
-from genrec.decoding.topk import rank_rows
+from genrec.contracts import IGNORE, DataSpec, GenrecError, HistoryBatch, Recommendations, Task
+from genrec.decoding.topk import rank_items, rank_rows
 from genrec.nn.recency import recency_weights
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 _PAIRS_AT_ONCE = 1 << 23  # pairs collected before they are added up: bounds memory on long sequences
 _SCORES_AT_ONCE = 1 << 20  # sums in float64 that stay in cache
+_LARGE = 1 << 17  # items of a catalogue whose rows of scores are mostly empty
+_EDGES_AT_ONCE = 1 << 21
 
 
 class ItemKNN(nn.Module):
@@ -60,7 +64,7 @@ class ItemKNN(nn.Module):
         pairs = _count_pairs(spec.train, spec.num_items, window=window, inverse=distance_weight == "inverse")
         if direction == "both":
             pairs = pairs + pairs.T.tocsr()
-        counts = np.bincount(spec.train.values, minlength=spec.num_items)
+        counts = spec.train.counts(spec.num_items)
         if similarity == "cosine":
             norm = np.sqrt(np.maximum(counts, 1).astype(np.float64))
             rows = np.repeat(np.arange(spec.num_items), np.diff(pairs.indptr))
@@ -80,31 +84,78 @@ class ItemKNN(nn.Module):
     def recommend(self, batch: HistoryBatch, k: int) -> Recommendations:
         """The k unseen items of largest summed similarity; scores below zero mean that no neighbour was left."""
         recency = recency_weights(batch.lengths, batch.items.shape[1], decay=self.decay, num_recent=self.max_history)
+        if len(self.fallback) <= _LARGE or not self.width:
+            return self._rank_all(batch.items, recency, k, batch.seen)
+        parts = []
+        for items, weights, seen in self._slices(batch, recency):
+            found = self._rank_reached(items, weights, k, seen)
+            short = (found.items == IGNORE).any(dim=1).nonzero().squeeze(1)
+            if len(short):
+                rest = self._rank_all(items[short], weights[short], k, None if seen is None else seen[short])
+                found.items[short], found.scores[short] = rest.items, rest.scores
+            parts.append(found)
+        return Recommendations(torch.cat([part.items for part in parts]), torch.cat([part.scores for part in parts]))
+
+    def _slices(self, batch: HistoryBatch, recency: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Items, their weights and the seen ones of a few rows at a time."""
+        step = max(1, _EDGES_AT_ONCE // (batch.items.shape[1] * self.width))
+        for begin in range(0, len(batch.lengths), step):
+            rows = slice(begin, begin + step)
+            yield batch.items[rows], recency[rows], None if batch.seen is None else batch.seen[rows]
+
+    def _rank_all(self, items: Tensor, recency: Tensor, k: int, seen: Tensor | None) -> Recommendations:
+        """Of rows with a score for every item of the catalogue."""
         # A chunk holds a row of scores and a row of gathered neighbours per user, whichever is longer counts.
-        widest = max(len(self.fallback), batch.items.shape[1] * self.width)
+        widest = max(len(self.fallback), items.shape[1] * self.width)
         return rank_rows(
-            lambda rows: self._scores(batch.items[rows], recency[rows]),
-            num_rows=len(batch.lengths),
+            lambda rows: self._scores(items[rows], recency[rows]),
+            num_rows=len(items),
             num_items=widest,
             k=k,
-            seen=batch.seen,
+            seen=seen,
             max_scores=_SCORES_AT_ONCE,
+        )
+
+    def _rank_reached(self, items: Tensor, recency: Tensor, k: int, seen: Tensor | None) -> Recommendations:
+        """The k best of the items that a neighbour reaches, which may be fewer; the numbers are those of
+        ``_rank_all``."""
+        neighbors, weights = (part.flatten(1) for part in self._edges(items, recency))  # (B, L * M)
+        neighbors = torch.where(weights > 0, neighbors, len(self.fallback))
+        neighbors, order = neighbors.sort(dim=1, stable=True)
+        place = functional.pad((neighbors[:, 1:] != neighbors[:, :-1]).long(), (1, 0)).cumsum(dim=1)
+        scores = torch.zeros(weights.shape, dtype=torch.float64, device=weights.device)
+        scores.scatter_add_(1, place, weights.double().gather(1, order))
+        reached = torch.full_like(neighbors, len(self.fallback)).scatter_(1, place, neighbors)  # ascending, each once
+        scores = scores.float().masked_fill_(reached == len(self.fallback), -torch.inf)
+        scores.masked_fill_(scores <= 0, -torch.inf)
+        if seen is not None and seen.shape[1]:
+            at = torch.searchsorted(reached, seen.clamp(min=0)).clamp_(max=reached.shape[1] - 1)
+            there = (reached.gather(1, at) == seen) & (seen != IGNORE)
+            lowest = torch.where(there, -torch.inf, torch.inf)
+            scores.scatter_reduce_(1, at, lowest, reduce="amin")
+        found = rank_items(scores, k)
+        return Recommendations(
+            torch.where(found.items == IGNORE, IGNORE, reached.gather(1, found.items.clamp(min=0))), found.scores
         )
 
     def _scores(self, items: Tensor, recency: Tensor) -> Tensor:
         """(B, N) summed similarities."""
         if self.width == 0:
             return self.fallback.expand(len(items), -1)
-        start, end = self.offsets[items], self.offsets[items + 1]
-        edges = start[..., None] + torch.arange(self.width, device=items.device)  # (B, L, M)
-        exists = edges < end[..., None]
-        edges = torch.where(exists, edges, 0)
-        weights = torch.where(exists, self.weights[edges] * recency[..., None], 0.0)
+        neighbors, weights = self._edges(items, recency)
         # Summed in float64, so that the order of summation (open on a GPU) does not show in float32.
         scores = torch.zeros(len(items), len(self.fallback), dtype=torch.float64, device=items.device)
-        scores.scatter_add_(1, self.neighbors[edges].long().flatten(1), weights.double().flatten(1))
+        scores.scatter_add_(1, neighbors.flatten(1), weights.double().flatten(1))
         scores = scores.float()
         return torch.where(scores > 0, scores, self.fallback)
+
+    def _edges(self, items: Tensor, recency: Tensor) -> tuple[Tensor, Tensor]:
+        """The neighbours (B, L, M) of items (B, L) and what each adds to their scores, 0 where there is none."""
+        start, end = self.offsets[items], self.offsets[items + 1]
+        edges = start[..., None] + torch.arange(self.width, device=items.device)
+        exists = edges < end[..., None]
+        edges = torch.where(exists, edges, 0)
+        return self.neighbors[edges].long(), torch.where(exists, self.weights[edges] * recency[..., None], 0.0)
 
 
 def _count_pairs(train: Ragged, num_items: int, *, window: int | None, inverse: bool) -> csr_array:

@@ -25,9 +25,10 @@ from genrec.contracts import (
     Task,
 )
 from genrec.decoding.topk import rank_rows
-from genrec.losses import AnyLoss, FullCrossEntropy, item_loss, scored_items, scored_users
+from genrec.losses import AnyLoss, FullCrossEntropy, SampledLoss, cumulated, item_loss, scored_items, scored_users
 from genrec.models.text import text_features
 from genrec.nn.serving import evaluating, recent
+from genrec.sharding import Shard, cross_entropy, fetch, whole_table
 
 _INITIAL_STD = 0.02
 
@@ -38,7 +39,9 @@ class NextItemModel(nn.Module):
     One pass over a row scores the targets of all its positions. The table is used for reading and for scoring; with
     ``text`` it is a learned vector per item plus a learned projection of the item's vector; without ``tie`` a second
     table scores. A score is a product, of several interests the largest, in training as in recommending. ``loss`` is
-    an object or a name that ``genrec.losses.item_loss`` knows.
+    an object or a name that ``genrec.losses.item_loss`` knows. With ``sparse_gradients`` a step reads and changes only
+    the rows of the tables that its histories, targets and drawn negatives name, however many items there are; the loss
+    has to be one of those that draw, or over the targets of the batch.
     """
 
     view = "sequences"
@@ -55,13 +58,22 @@ class NextItemModel(nn.Module):
         loss: AnyLoss | None,
         text: bool,
         tie: bool = True,
+        sparse_gradients: bool = False,
     ) -> None:
         super().__init__()
         self.max_history = max_history
         self.item_loss: Any = FullCrossEntropy() if loss is None else item_loss(loss)
-        self.items = nn.Embedding(spec.num_items, embedding_dim)
-        self.output = None if tie else nn.Embedding(spec.num_items, embedding_dim)
-        counts = np.ones(spec.num_items) if spec.train is None else _frequencies(spec.train.values, spec.num_items)
+        self.sparse_gradients = sparse_gradients
+        if sparse_gradients and not self._names_its_items:
+            raise GenrecError(
+                f"model.sparse_gradients=true: {type(self.item_loss).__name__} changes the vectors of all items. Use a "
+                "loss of some of them: model.loss=listwise, in_batch, pointwise or pairwise."
+            )
+        self.items = nn.Embedding(spec.num_items, embedding_dim, sparse=sparse_gradients)
+        self.output = None if tie else nn.Embedding(spec.num_items, embedding_dim, sparse=sparse_gradients)
+        self._borders: Tensor | None = None  # by which negatives are drawn, once they were
+        self._shard: Shard | None = None  # where the tables hold the rows of one of several processes only
+        counts = np.ones(spec.num_items) if spec.train is None else spec.train.counts(spec.num_items)
         self.counts: Tensor  # (N,) training frequencies
         self.register_buffer("counts", torch.from_numpy(counts).float(), persistent=False)
         self.text: nn.Linear | None = None
@@ -92,10 +104,14 @@ class NextItemModel(nn.Module):
         assert batch.items.shape[1] <= self.max_history, "rows are cut to max_history when they are made"
         scored = batch.targets != IGNORE
         count = int(scored.sum())
+        if self._shard is not None:
+            return Losses(self._loss_of_shards(batch, scored, self._shard), count)
+        if self.sparse_gradients:
+            return Losses(self._loss_of_rows(batch, scored), count)
         table = self.table()
-        if count == 0:
-            return Losses(table.sum() * 0.0, 0)
         hidden = self.read(table, batch.items, batch.lengths, batch.users)
+        if count == 0:
+            return Losses(hidden.sum() * 0.0, 0)
         if count == scored.numel():
             hidden, targets = hidden.flatten(0, 1), batch.targets.flatten()
         else:
@@ -114,6 +130,79 @@ class NextItemModel(nn.Module):
         outputs = self.outputs(table, candidates)
         hidden = self._nearest(hidden, outputs, places)
         return Losses(self.item_loss(hidden, outputs, places, self.counts[candidates], users, *whole), count)
+
+    @property
+    def can_shard(self) -> bool:
+        """Whether the loss can be had with ``shard``."""
+        of_one_vector = type(self).read is NextItemModel.read and type(self).table is NextItemModel.table
+        simple = of_one_vector and not hasattr(self, "num_interests")
+        return isinstance(self.item_loss, FullCrossEntropy) and self.text is None and simple
+
+    def shard(self, rank: int, size: int) -> None:
+        """Leaves in this process, of ``size`` that are in touch, its part of the rows of the item tables.
+
+        The loss is the same, and gradients are means over the processes, of rows that only this process holds as well.
+        All processes call ``loss`` together. Recommending, and saving the weights, needs the tables whole: ``unshard``.
+        """
+        if not self.can_shard:
+            raise GenrecError(
+                "Item tables are shared out for the full softmax over items without text: use model.loss=full and "
+                "model.text=false."
+            )
+        assert self._shard is None
+        self._shard = Shard(rank, size, self.items.num_embeddings)
+        for table in self.item_tables():
+            table.weight = nn.Parameter(self._shard.cut(table.weight.detach()))
+
+    def unshard(self) -> None:
+        """Makes the tables whole again; all processes call it."""
+        assert self._shard is not None
+        for table in self.item_tables():
+            table.weight = nn.Parameter(whole_table(table.weight, self._shard))
+        self._shard = None
+
+    def item_tables(self) -> list[nn.Embedding]:
+        """The tables by which items are read and scored."""
+        return [self.items] if self.output is None else [self.items, self.output]
+
+    def _loss_of_shards(self, batch: SequenceBatch, scored: Tensor, shard: Shard) -> Tensor:
+        hidden = self.encode(fetch(self.items.weight, batch.items, shard), batch.lengths)[scored]
+        scoring = self.items if self.output is None else self.output
+        return cross_entropy(hidden, scoring.weight, batch.targets[scored], shard)
+
+    @property
+    def _names_its_items(self) -> bool:
+        """Whether the loss says which items it is about before it sees a vector."""
+        return isinstance(self.item_loss, SampledLoss) or getattr(self.item_loss, "over_targets", False)
+
+    def _loss_of_rows(self, batch: SequenceBatch, scored: Tensor) -> Tensor:
+        """The loss over a table of those rows alone that the batch and the loss name."""
+        targets = batch.targets[scored]
+        if not len(targets):
+            return functional.embedding(batch.items[:1, 0], self.items.weight, sparse=True).sum() * 0.0
+        others = self._others(batch, targets)
+        names = (batch.items.flatten(), targets, others.flatten())
+        rows, places = torch.cat(names).unique(return_inverse=True)
+        items, wanted, drawn = places.split([len(part) for part in names])
+        table = functional.embedding(rows, self.items.weight, sparse=True)
+        if self.text is not None:
+            table = table + self.text(self.vectors[rows])
+        hidden = self.read(table, items.view_as(batch.items), batch.lengths, batch.users)[scored]
+        outputs = table if self.output is None else functional.embedding(rows, self.output.weight, sparse=True)
+        hidden, counts = self._nearest(hidden, outputs, wanted), self.counts[rows]
+        if isinstance(self.item_loss, SampledLoss):
+            return self.item_loss.of_drawn(hidden, outputs, wanted, drawn.view_as(others), counts, self.counts)
+        users = batch.users[:, None].expand_as(scored)[scored]
+        whole = () if batch.whole is None else ((drawn, batch.whole[1]),)
+        return self.item_loss(hidden, outputs, wanted, counts, users, *whole)
+
+    def _others(self, batch: SequenceBatch, targets: Tensor) -> Tensor:
+        """The items of the loss besides the targets of these rows: drawn ones, or the targets of the whole batch."""
+        if not isinstance(self.item_loss, SampledLoss):
+            return targets[:0] if batch.whole is None else batch.whole[0]
+        if self._borders is None or self._borders.device != targets.device:
+            self._borders = cumulated(self.item_loss.chances(self.counts))
+        return self.item_loss.draw(targets, self.counts, self._borders)
 
     def _nearest(self, hidden: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
         """Of several interests (R, K, D) the one that scores the target best: (R, D)."""
@@ -189,7 +278,3 @@ def initialise(module: nn.Module) -> None:
             nn.init.normal_(part.weight, std=_INITIAL_STD)
         if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)
-
-
-def _frequencies(values: np.ndarray, num_items: int) -> np.ndarray:
-    return np.bincount(values, minlength=num_items)

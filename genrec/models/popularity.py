@@ -24,7 +24,7 @@ class Popularity(nn.Module):
         if spec.train is None:
             raise GenrecError("Popularity counts training items and no training part was given. Choose a data source.")
         self.max_history = max_history
-        counts = np.bincount(spec.train.values, minlength=spec.num_items)
+        counts = spec.train.counts(spec.num_items)
         order = np.argsort(-counts, kind="stable")
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))

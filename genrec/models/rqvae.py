@@ -17,6 +17,8 @@ from genrec.contracts import DataSpec, GenrecError, ItemBatch, Losses, Task
 from genrec.nn.mlp import MLP
 from genrec.nn.quantizer import Quantized, ResidualQuantizer
 
+_SAMPLE = 262_144  # vectors that place the codebooks
+
 
 class RQVAEOutput(NamedTuple):
     """``reconstructed`` (B, D), ``codes`` (B, C), ``latents`` (B, latent_dim) as quantised, ``quantization_loss``."""
@@ -156,10 +158,12 @@ class RQVAE(nn.Module):
         """K-means places every codebook on the latents of ``vectors`` (N, D); to be called once, before the first step.
 
         Does nothing with ``kmeans_init=False``, nor on a model that was initialised before, so a resumed run may call
-        it too.
+        it too. Of more than 262,144 vectors a random sample of so many is looked at.
         """
         if not self.kmeans_init or bool(self.initialized):
             return
+        if len(vectors) > _SAMPLE:
+            vectors = vectors[torch.randperm(len(vectors))[:_SAMPLE]]
         training = self.training
         self.eval()  # no dropout while the codes find their places
         self.quantizer.initialize(self.latents(vectors.to(self.input_mean)), seed=int(torch.randint(2**31, ())))

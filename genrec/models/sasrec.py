@@ -43,10 +43,18 @@ class SASRec(NextItemModel):
         positions: Literal["start", "end"] = "start",
         loss: AnyLoss | None = None,
         text: bool = False,
+        sparse_gradients: bool = False,
     ) -> None:
         check_arguments(SASRec.__init__, locals(), "model")
         check_heads(embedding_dim, num_heads)
-        super().__init__(spec, embedding_dim=embedding_dim, max_history=max_history, loss=loss, text=text)
+        super().__init__(
+            spec,
+            embedding_dim=embedding_dim,
+            max_history=max_history,
+            loss=loss,
+            text=text,
+            sparse_gradients=sparse_gradients,
+        )
         self.from_end = positions == "end"
         self.positions = nn.Embedding(max_history, embedding_dim)
         self.dropout = Dropout(dropout)

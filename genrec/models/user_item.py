@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -77,7 +76,7 @@ class UserItemModel(nn.Module):
         self.nodes = nn.Embedding(spec.num_users + spec.num_items, embedding_dim)  # users first
         nn.init.normal_(self.nodes.weight, std=init_std)
         self.counts: Tensor  # (N,) training frequencies
-        counts = np.bincount(spec.train.values, minlength=spec.num_items)
+        counts = spec.train.counts(spec.num_items)
         self.register_buffer("counts", torch.from_numpy(counts).float(), persistent=False)
         self.trained: Tensor  # (U,) users with a training edge
         self.register_buffer("trained", torch.from_numpy(spec.train.lengths > 0), persistent=False)
@@ -136,7 +135,10 @@ class UserItemModel(nn.Module):
         positives = batch.targets[rows, places]
         shape = (len(rows), self.pair_loss.num_negatives)
         drawn = torch.randint(max(self.num_items - 1, 1), shape, device=positives.device)
-        return PairBatch(batch.users[rows], positives, drawn + (drawn >= positives[:, None]).long())
+        others = (drawn + (drawn >= positives[:, None]).long()).clamp(
+            max=self.num_items - 1
+        )  # of one item there is none
+        return PairBatch(batch.users[rows], positives, others)
 
     @torch.no_grad()
     def encode_users(self, batch: HistoryBatch) -> Tensor:

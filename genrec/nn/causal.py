@@ -90,6 +90,8 @@ class CausalAttention(nn.Module):
 class TransformerBlock(nn.Module):
     """Pre-normalised self-attention and ReLU feed-forward, each dropped out and added to its input."""
 
+    divided_alone = True
+
     def __init__(self, embedding_dim: int, num_heads: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(embedding_dim)
@@ -111,6 +113,8 @@ class LiGRBlock(nn.Module):
     x + dropout(attention(norm(x)) * sigmoid(W x)), likewise for the feed-forward. Sources: Borisyuk et al. 2025
     (LiGR, arXiv 2502.03417); as the block of eSASRec, Tikhonovich et al., RecSys 2025.
     """
+
+    divided_alone = True
 
     def __init__(self, embedding_dim: int, num_heads: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__()
@@ -137,6 +141,8 @@ class HSTUBlock(nn.Module):
     U, V, Q, K = SiLU(W norm(x)); x + W' dropout(norm(SiLU(Q K^T + bias) V / max_length) * U), where the bias is
     learned for each head and distance. Source: Zhai et al. 2024 (arXiv 2402.17152), equations 1 to 3.
     """
+
+    divided_alone = True
 
     def __init__(self, embedding_dim: int, num_heads: int, max_length: int, dropout: float) -> None:
         super().__init__()

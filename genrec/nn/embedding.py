@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_ITEMS_AT_ONCE = 1 << 15
+
 
 class TokenEmbedding(nn.Module):
     """A table of token vectors (V, D) and the scores of tokens given a hidden state.
@@ -65,17 +67,22 @@ def code_centroids(codes: np.ndarray, codebook_sizes: Sequence[int], vectors: np
 
     ``codes`` (N, C). A code that no item has gets zeros.
     """
-    residual = np.asarray(vectors, dtype=np.float64)
-    residual = residual - residual.mean(axis=0)
-    centroids = []
+    from scipy.sparse import csr_array
+
+    parts = [slice(begin, begin + _ITEMS_AT_ONCE) for begin in range(0, len(codes), _ITEMS_AT_ONCE)]
+    mean = sum(np.asarray(vectors[part], dtype=np.float64).sum(axis=0) for part in parts) / len(codes)
+    centroids: list[np.ndarray] = []
     for level, size in enumerate(codebook_sizes):
-        members = codes[:, level]
-        sums = np.zeros((size, residual.shape[1]))
-        np.add.at(sums, members, residual)
-        centroid = sums / np.maximum(np.bincount(members, minlength=size), 1)[:, None]
-        residual = residual - centroid[members]
-        centroids.append(torch.from_numpy(centroid.astype(np.float32)))
-    return centroids
+        sums = np.zeros((size, vectors.shape[1]))
+        for part in parts:  # in float64, so a few items at a time
+            residual = np.asarray(vectors[part], dtype=np.float64) - mean
+            for above, centroid in enumerate(centroids):
+                residual -= centroid[codes[part, above]]
+            places = (codes[part, level], np.arange(len(residual)))
+            sums += csr_array((np.ones(len(residual)), places), shape=(size, len(residual))) @ residual
+        counts = np.bincount(codes[:, level], minlength=size)
+        centroids.append(sums / np.maximum(counts, 1)[:, None])
+    return [torch.from_numpy(centroid.astype(np.float32)) for centroid in centroids]
 
 
 def standardised(vectors: Tensor) -> Tensor:
@@ -87,12 +94,14 @@ def standardised(vectors: Tensor) -> Tensor:
 
 def principal_components(vectors: Tensor, count: int) -> Tensor:
     """(N, at most ``count``) the leading principal components of standardised vectors (N, F), of mean variance 1."""
-    points = standardised(vectors).double()
-    strengths, directions = torch.linalg.eigh(points.T @ points)
+    points = standardised(vectors)
+    parts = points.split(_ITEMS_AT_ONCE)  # in float64 a few at a time
+    strengths, directions = torch.linalg.eigh(sum(part.double().T @ part.double() for part in parts))
     directions = directions[:, strengths > 1e-9 * strengths[-1].clamp(min=1e-30)].flip(1)[:, :count]
     if directions.shape[1] == 0:
-        return points.new_zeros(len(points), 0).float()
+        return points.new_zeros(len(points), 0)
     strongest = directions.abs().argmax(0)  # eigh leaves signs open
     directions = directions * directions[strongest, torch.arange(directions.shape[1])].sign()
-    found = points @ directions
-    return (found / found.square().mean().sqrt()).float()
+    squares = torch.stack([(part.double() @ directions).square().sum() for part in parts]).sum()
+    scale = (squares / (len(points) * directions.shape[1])).sqrt()
+    return torch.cat([(part.double() @ directions / scale).float() for part in parts])

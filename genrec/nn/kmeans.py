@@ -5,29 +5,40 @@ Shapes: N points of width D, K centroids.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-_CHUNK = 4096  # points whose distances are held at a time: they stay in the processor's cache
+CHUNK = 4096  # points whose distances are held at a time: they stay in the processor's cache
 _SEEDING_SAMPLE = 65_536  # k-means++ looks at this many points at most
 _SEEDING_WIDTH = 64  # and at this many dimensions of them, where they have many more
 
 
-def kmeans(points: Tensor, num_clusters: int, *, seed: int = 0, max_iters: int = 50) -> tuple[Tensor, Tensor]:
+def kmeans(
+    points: Tensor,
+    num_clusters: int,
+    *,
+    seed: int = 0,
+    max_iters: int = 50,
+    assign: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Centroids (K, D) and the nearest centroid of each point (N,): k-means++ seeding, then Lloyd's iterations.
 
     Runs on the CPU whatever the device of ``points``, so that codes do not depend on the machine's accelerator.
-    Clusters that lose all points restart at the worst represented points. Stops when no assignment changes.
+    Clusters that lose all points restart at the worst represented points. Stops when no assignment changes. ``assign``
+    is what finds the nearest centroids, for several processes that divide this.
     """
     if points.ndim != 2 or not len(points) or num_clusters < 1:
         raise ValueError(f"k-means needs points (N, D) and K >= 1; got {tuple(points.shape)} and K={num_clusters}")
     device, points = points.device, points.detach().float().cpu()
     generator = torch.Generator().manual_seed(seed)
     centroids = _spread_seeds(points, num_clusters, generator)
-    codes = nearest_codes(points, centroids)
+    assign = assign or nearest_codes
+    codes = assign(points, centroids)
     for _ in range(max_iters):
         centroids = _means(points, codes, centroids)
-        previous, codes = codes, nearest_codes(points, centroids)
+        previous, codes = codes, assign(points, centroids)
         if torch.equal(codes, previous):
             break
     return centroids.to(device), codes.to(device)
@@ -47,12 +58,12 @@ def nearest_codes(points: Tensor, centroids: Tensor) -> Tensor:
 def _nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """Indices (N,) of the nearest centroids c, and |c|^2 - 2 x.c, which orders them as the distance to x does."""
     lengths, turned = centroids.square().sum(1), centroids.T
-    if len(points) <= _CHUNK:
+    if len(points) <= CHUNK:
         best = torch.addmm(lengths, points, turned, alpha=-2).min(dim=1)
         return best.indices, best.values
     codes, values = torch.empty(len(points), dtype=torch.long, device=points.device), points.new_empty(len(points))
-    for begin in range(0, len(points), _CHUNK):
-        part = slice(begin, begin + _CHUNK)
+    for begin in range(0, len(points), CHUNK):
+        part = slice(begin, begin + CHUNK)
         torch.min(torch.addmm(lengths, points[part], turned, alpha=-2), dim=1, out=(values[part], codes[part]))
     return codes, values
 

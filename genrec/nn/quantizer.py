@@ -68,8 +68,10 @@ class VectorQuantizer(nn.Module):
     |x - sg[e]|^2. ``gradient_estimator``: "straight_through" or "rotation", how gradients pass the choice of a code.
     ``restart_after``: a code that no input chose for so many training batches restarts at an input of the batch; 0: no.
     Both the running means and the restarts happen in ``forward`` in training mode, and live in buffers, so a checkpoint
-    holds all of it. Single device: running means are not shared between processes.
+    holds all of it. Several processes look at the inputs of all of them.
     """
+
+    changes_own_weights = True  # so no process can do with a part of them
 
     def __init__(
         self,

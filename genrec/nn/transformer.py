@@ -69,6 +69,8 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """What blocks of both stacks have: self-attention and feed-forward, each normalised before and added."""
 
+    divided_alone = True
+
     def __init__(self, size: TransformerSize) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(size.embedding_dim)

@@ -181,13 +181,22 @@ def torn_entries(cache_dir: Path) -> list[Path]:
     ]
 
 
-def empty_entries(entries: Sequence[Path]) -> Removal:
-    """Empties torn entries. Their lock files stay: a run may be waiting at one."""
+def superseded_copies(cache_dir: Path) -> list[Path]:
+    """Entries of remote files and folders of which a newer version has been fetched, and that no run is making."""
+    versions: dict[str, list[Path]] = {}
+    for mark in sorted((cache_dir / "remote").glob("*-*/done"), key=lambda path: path.stat().st_mtime_ns):
+        versions.setdefault(mark.parent.name.partition("-")[0], []).append(mark.parent)
+    return sorted(entry for entries in versions.values() for entry in entries[:-1] if not is_locked(entry / "lock"))
+
+
+def empty_entries(entries: Sequence[Path], finished: Sequence[Path] = ()) -> Removal:
+    """Empties torn entries, and ``finished`` ones. Their lock files stay: a run may be waiting at one."""
     count, freed = 0, 0
-    for entry in entries:
+    for entry in [*entries, *finished]:
         with open(entry / "lock", "r+") as handle:
-            if not lock(handle) or (entry / "done").exists():
+            if not lock(handle) or (entry not in finished and (entry / "done").exists()):
                 continue
+            (entry / "done").unlink(missing_ok=True)  # first: what follows may be interrupted
             freed += folder_size(entry)
             for path in entry.iterdir():
                 if path.is_dir() and not path.is_symlink():
@@ -222,16 +231,19 @@ def _clean_runs(request: Request, console: Console, answers: TextIO) -> None:
 
 
 def _clean_cache(request: Request, console: Console, answers: TextIO) -> None:
-    entries = torn_entries(request.cache_dir)
+    torn, old = torn_entries(request.cache_dir), superseded_copies(request.cache_dir)
+    entries = [*torn, *old]
     if not entries:
-        _say(console, f"Nothing to remove: no unfinished entries below {request.cache_dir}/.")
+        _say(console, f"Nothing to remove: no unfinished entries and no old copies below {request.cache_dir}/.")
         return
     sizes = [folder_size(entry) for entry in entries]
     for entry, size in zip(entries, sizes, strict=True):
         _say(console, f"{format_bytes(size):>9}  {entry}")
     what = f"{_number(len(entries), 'entry', 'entries')}, {format_bytes(sum(sizes))}"
-    if _agreed(request, what, "A tokenizer that was killed would go on from there.", console, answers):
-        removal = empty_entries(entries)
+    note = "A tokenizer that was killed would go on from there." if torn else ""
+    note = f"{note} Old copies of remote files are among them." if old else note
+    if _agreed(request, what, note.strip(), console, answers):
+        removal = empty_entries(torn, old)
         _say(console, f"{_number(removal.count, 'entry', 'entries')} emptied, {format_bytes(removal.freed)} free.")
 
 
@@ -268,7 +280,7 @@ def _ours(run: RunRecord) -> Iterator[None]:
     try:
         if not lock(handle):
             raise GenrecError("it is running")
-        now = read_json(run.folder / RUN_FILE)
+        now = read_json(run.folder / RUN_FILE, dict)
         if now != run.run:
             raise GenrecError("it has changed meanwhile")
         yield

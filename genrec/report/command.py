@@ -6,11 +6,11 @@ It answers fast: what a subcommand needs is imported when it is called, and torc
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from genrec.console import command
 from genrec.contracts import GenrecError
 
 HELP = """genrec-report: what runs have left, as pages and tables.
@@ -57,17 +57,7 @@ LATEST = "latest"
 def main(argv: Sequence[str] | None = None) -> None:
     """Console entry: a mistake of the user is one sentence on stderr and exit code 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        _dispatch(arguments)
-        sys.stdout.flush()
-    except GenrecError as error:
-        sys.stderr.write(f"genrec-report: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # the reader, such as head, has seen enough; nor may the interpreter complain at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    command("genrec-report", lambda: _dispatch(arguments))
 
 
 def _dispatch(arguments: list[str]) -> None:

@@ -180,10 +180,10 @@ def _rank(group: Group, key: str) -> tuple[int, float, str]:
 
 def _sweep_record(place: Path, members: Sequence[RunRecord]) -> SweepRecord:
     try:
-        facts = read_json(place / SWEEP_FILE)
+        facts = read_json(place / SWEEP_FILE, dict)
     except GenrecError:
         facts = {}
-    return SweepRecord(place, facts if isinstance(facts, dict) else {}, tuple(members))
+    return SweepRecord(place, facts, tuple(members))
 
 
 def _facts_names() -> tuple[str, ...]:

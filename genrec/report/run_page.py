@@ -39,6 +39,8 @@ from genrec.report.html import (
     inline_code,
     join,
     page,
+    paragraph,
+    table,
     tiles,
 )
 from genrec.report.run_codebooks import codebook_section
@@ -160,7 +162,7 @@ def rerun_command(record: RunRecord) -> str:
         from genrec.report.command_lines import run_command
 
         return scrub(run_command(read_sweep(record.folder.parent), record), secrets_of(record))
-    argv = [str(word) for word in record.environment.get("command", [])]
+    argv = [str(word) for word in record.environment.get("command") or []]
     known = bool(argv) and re.search(r"(^|/)(genrec|run\.py|genrec/__main__\.py)$", argv[0]) is not None
     words = argv[1:] if known else record.words
     if not known and not words:
@@ -180,7 +182,28 @@ def _cost(record: RunRecord) -> Section | None:
         labels = [format_seconds(value) for value in stages.values()]
         chart = bar_chart(list(stages), {"time": list(stages.values())}, title="Seconds per stage", horizontal=True,
                           labels={"time": labels})  # fmt: skip
-    return Section("Time and memory", grid(chart, definition_list(facts), wide=True))
+    return Section("Time and memory", join([grid(chart, definition_list(facts), wide=True), _stages(record)]))
+
+
+def _stages(record: RunRecord) -> Markup | None:
+    """What each stage took; runs before there were such figures have none."""
+    stages = record.stages
+    devices = any("peak_device_bytes" in stage for stage in stages.values())
+    head = ["stage", "time", "peak memory", *(["of the GPU"] if devices else [])]
+    keys = ("peak_resident_bytes", *(("peak_device_bytes",) if devices else ()))
+    rows = [
+        [
+            name,
+            format_seconds(stage["seconds"]),
+            *(format_bytes(stage[key]) if stage.get(key) else None for key in keys),
+        ]
+        for name, stage in stages.items()
+    ]
+    if not rows:
+        return None
+    own = record.resources.get("stage_peaks") == "own"
+    note = None if own else paragraph("This system tells no peak of a stage alone: each is the highest up to its end.")
+    return join([table(head, rows, sortable=False), note])
 
 
 def _cost_facts(record: RunRecord, epochs: Sequence[float]) -> dict[str, object]:

@@ -16,7 +16,7 @@ def samples_section(record: RunRecord) -> Section | None:
     """A card per user; None where there are none."""
     if not record.samples:
         return None
-    hits = sum(any(item.get("hit") for item in user.get("recommended", [])) for user in record.samples)
+    hits = sum(any(item.get("hit") for item in (user.get("recommended") or [])) for user in record.samples)
     note = (
         f"Test users drawn at random; for {hits} of {len(record.samples)} something held out is among the items shown. "
         "Histories end with their latest item."
@@ -28,9 +28,9 @@ def samples_section(record: RunRecord) -> Section | None:
 
 
 def _card(user: Mapping[str, Any]) -> Markup:
-    history, recommended = list(user.get("history", [])), list(user.get("recommended", []))
+    history, recommended = list(user.get("history") or []), list(user.get("recommended") or [])
     rank = next((place for place, item in enumerate(recommended, start=1) if item.get("hit")), None)
-    length = user.get("history_length", len(history))
+    length = user.get("history_length") or len(history)
     heading = element("h3", f"User {user.get('user_id')}", badge(f"hit at {rank}", "good") if rank else badge("miss"))
     return element(
         "div",
@@ -38,7 +38,7 @@ def _card(user: Mapping[str, Any]) -> Markup:
         element("h4", f"History, {length} items" if length > _SHOWN_HISTORY else "History"),
         element("ul", *(_item(item) for item in history[-_SHOWN_HISTORY:])),
         element("h4", "Held out"),
-        element("ul", *(_item(item) for item in user.get("targets", []))),
+        element("ul", *(_item(item) for item in (user.get("targets") or []))),
         element("h4", "Recommended"),
         element("ol", *_ranked(recommended)),
         class_="card",

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from genrec.disk import format_bytes as format_bytes
+
 MISSING = "-"
 
 
@@ -61,7 +63,7 @@ def log_ticks(low: float, high: float, count: int = 5) -> list[float]:
         ]
         if len(found) >= min(3, count):
             break
-    every = -(-len(found) // max(count, 1))
+    every = max(1, -(-len(found) // max(count, 1)))
     return [float(f"{value:.12g}") for value in found[::every]] or [low, high]
 
 
@@ -145,12 +147,3 @@ def format_seconds(seconds: float | None) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
-
-
-def format_bytes(size: float) -> str:
-    """A size in memory with three digits: ``812 MB``, ``1.24 GB`` (powers of 1000)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

@@ -89,7 +89,7 @@ def runs_below(root: Path) -> list[RunRecord]:
     """Every run below ``root``, the newest first; none in hidden folders, which a clean that was interrupted leaves."""
     if not root.is_dir():
         raise GenrecError(
-            f"runs_dir={root}: there is no such folder. Name the one that holds the runs: runs_dir=outputs."
+            f"runs_dir={root}: there is no such folder. Name the one that holds the runs, runs_dir=FOLDER."
         )
     found = [mended(run) for run in find_runs(root) if not _is_hidden(run.folder.relative_to(root))]
     return sorted(found, key=lambda run: (run.started, _natural(run.folder)), reverse=True)

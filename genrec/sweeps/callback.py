@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,14 +17,28 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from genrec.artifacts import lock, read_json, read_yaml, write_json, write_text
+from genrec.artifacts import lock, read_yaml, write_json, write_text
+from genrec.contracts import GenrecError
+from genrec.disk import StorageError, refusals
 from genrec.masking import masked, masked_words, scrub, secret_values
-from genrec.records import FINISHED, LOCK_FILE, REPORT_FILE, RUNNING, SWEEP_FILE, RunRecord, SweepRecord, read_sweep
+from genrec.records import (
+    FINISHED,
+    LOCK_FILE,
+    REPORT_FILE,
+    RUNNING,
+    SWEEP_FILE,
+    RunRecord,
+    SweepRecord,
+    read_sweep,
+    sweep_facts,
+)
 from genrec.sweeps.resume import sweep_key
 
 log = logging.getLogger("genrec.run")
 
 _HYDRAS_FILE = "multirun.yaml"
+_RAISES = "HYDRA_FULL_ERROR"  # Hydra then passes on what a sweeper or a launcher raises, which ``told`` tells
+_TRACE_FILE = "launch_error.txt"
 PAGE_SECONDS = 30.0  # between two pages of a sweep that runs
 
 
@@ -30,11 +46,20 @@ class SweepTable(Callback):
     """Holds the folder of a multirun while it runs, so that no other goes on in it, and tells what came of it."""
 
     ended: ClassVar[list[SweepRecord]] = []  # of this process, for its exit code
+    begun: ClassVar[list[Path]] = []  # folders of this process
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        from hydra.core.hydra_config import HydraConfig
+
+        HydraConfig.instance().set_config(config)  # the name of the folder may ask for it
+        _make(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self._begun = time.monotonic()
         folder = Path(config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
+        type(self).begun.append(folder)
+        os.environ[_RAISES] = "1"
         self._lock = open(folder / LOCK_FILE, "w")  # noqa: SIM115 (held until the process ends)
         if not lock(self._lock):
             log.error("Another sweep runs in %s. Wait for it, or name another folder (hydra.sweep.dir=...).", folder)
@@ -42,18 +67,18 @@ class SweepTable(Callback):
         path = folder / SWEEP_FILE
         words = list(sys.argv[1:])
         key = sweep_key(words)
-        earlier: dict[str, Any] = read_json(path) if path.exists() else {}
+        earlier = _earlier(path)
         if earlier.get("key", key) != key:  # its runs would be overwritten, or stand in the table of this one
-            command = " ".join(earlier.get("command", []))
+            command = " ".join(earlier.get("command") or [])
             log.error("%s holds another sweep: python -m genrec.run %s", folder, command)
             log.error("Name another folder (hydra.sweep.dir=...), or remove that one.")
             sys.exit(1)
         record = {
             "state": RUNNING,
-            "started": earlier.get("started", time.time()),
+            "started": earlier.get("started") or time.time(),
             "ended": None,
-            "seconds": earlier.get("seconds", 0.0),  # of what was killed and is continued
-            "command": earlier.get("command", masked_words(words)),
+            "seconds": earlier.get("seconds") or 0.0,  # of what was killed and is continued
+            "command": earlier.get("command") or masked_words(words),
             "key": key,
             "sweeper": str(config.hydra.runtime.choices.get("hydra/sweeper") or "basic"),
             "objectives": objectives(config),
@@ -86,8 +111,8 @@ class SweepTable(Callback):
         folder = Path(config.hydra.sweep.dir)
         _mask_multirun(folder)
         path = folder / SWEEP_FILE
-        state: dict[str, Any] = read_json(path) if path.exists() else {"objectives": objectives(config)}
-        seconds = state.get("seconds", 0.0) + time.monotonic() - getattr(self, "_begun", time.monotonic())
+        state: dict[str, Any] = sweep_facts(path) if path.exists() else {"objectives": objectives(config)}
+        seconds = (state.get("seconds") or 0.0) + time.monotonic() - getattr(self, "_begun", time.monotonic())
         write_json(path, {**state, "state": FINISHED, "ended": time.time(), "seconds": round(seconds, 2)})
         record = read_sweep(folder)
         type(self).ended.append(record)
@@ -95,6 +120,37 @@ class SweepTable(Callback):
             from genrec.sweeps.table import print_answer
 
             print_answer(record, write_sweep(record), _write_page(folder))
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    """What a sweep that was killed has left; Hydra would go on where this is a file that nobody can read."""
+    try:
+        return sweep_facts(path) if path.exists() else {}
+    except GenrecError as error:
+        log.error("%s Name another folder (hydra.sweep.dir=...), or remove that file.", error)
+        sys.exit(1)
+
+
+def _make(folder: Path) -> None:
+    """Makes the folder of a run or a sweep; Hydra would take its faults for faults of genrec."""
+    try:
+        with refusals(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except StorageError as error:
+        log.error("%s", error)
+        sys.exit(1)
+
+
+def told(error: Exception) -> bool:
+    """Tells what a sweeper or a launcher has raised, of which no run is the cause; False where no sweep had begun."""
+    if not SweepTable.begun:
+        return False
+    folder = SweepTable.begun[-1]
+    write_text(folder / _TRACE_FILE, "".join(traceback.format_exception(error)))
+    reason = " ".join(str(error).split())[:500]
+    log.error("The sweeper or the launcher of %s failed: %s (%s).", folder, reason, type(error).__name__)
+    log.error("Correct hydra.sweeper.* and hydra.launcher.*, or leave them out; all of it is in %s.", _TRACE_FILE)
+    return True
 
 
 def scales(config: DictConfig) -> dict[str, str]:

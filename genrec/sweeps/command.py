@@ -1,4 +1,4 @@
-"""The command line of a sweep that goes on where an earlier one was killed."""
+"""The command line of a sweep that goes on where an earlier one was killed, or with what has failed in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("genrec.run")
 def continued(words: Sequence[str]) -> list[str]:
     """The words of a multirun with ``resume=``, the folder of the earlier sweep named for Hydra; others as they are.
 
-    Each job then finds its own folder there: what has finished stands, what was killed continues.
+    Each job then finds its own folder there: what has finished stands, what was killed or has failed continues.
     """
     resume = _value(words, "resume")
     named = _value(words, "hydra.sweep.dir")
@@ -24,7 +24,9 @@ def continued(words: Sequence[str]) -> list[str]:
     runs_dir = Path(_value(words, "runs_dir") or "outputs")
     folder = resumed_sweep(words, resume, runs_dir)
     if folder is None:
-        log.warning("resume=auto: no unfinished sweep of this command below %s, so a new one starts", runs_dir)
+        log.warning(
+            "resume=auto: no sweep of this command below %s has anything left to do, so a new one starts", runs_dir
+        )
         return list(words)
     log.warning("resume: continuing the sweep in %s", folder)
     place = next(index for index, word in enumerate(words) if _key(word) == "resume")  # options may follow: -m

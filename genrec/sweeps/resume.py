@@ -1,4 +1,4 @@
-"""Going on with a sweep that was killed: which folder it is, and what its earlier command was."""
+"""Going on with a sweep that was killed or has failed jobs: which folder it is, and what its earlier command was."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from genrec.artifacts import fingerprint, is_locked, read_json
+from genrec.artifacts import fingerprint, is_locked
 from genrec.contracts import GenrecError
-from genrec.records import FINISHED, LOCK_FILE, SWEEP_FILE
+from genrec.records import FINISHED, LOCK_FILE, PRUNED, SWEEP_FILE, SweepRecord, read_sweep, sweep_facts
 
 log = logging.getLogger("genrec.run")
 
 # What may be said otherwise when a sweep is continued: where and how it is watched, and how long it goes on.
 _MAY_DIFFER = ("hydra.", "resume", "runs_dir", "cache_dir", "logger", "callbacks", "progress", "allow_targets")
 _STAYS = ("hydra.sweeper.",)
+_GRID = "basic"  # the sweeper whose jobs are named by the command line
 _LENGTH = ("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.sweeper.storage")
 
 
@@ -44,8 +45,9 @@ def resumed_sweep(words: Sequence[str], resume: str, runs_dir: Path) -> Path | N
             f"resume={resume} is no folder of a sweep (it has no {SWEEP_FILE}). "
             f"Give one below {runs_dir / 'multirun'}, or resume=auto."
         )
-    if read_json(path).get("key") != sweep_key(words):
-        command = " ".join(read_json(path).get("command", []))
+    facts = sweep_facts(path)
+    if facts.get("key") != sweep_key(words):
+        command = " ".join(facts.get("command") or [])
         raise GenrecError(
             f"{folder} was started with another command: python -m genrec.run {command}\n"
             "Repeat that with resume=..., or start a new sweep."
@@ -54,14 +56,31 @@ def resumed_sweep(words: Sequence[str], resume: str, runs_dir: Path) -> Path | N
 
 
 def _newest(runs_dir: Path, key: str) -> Path | None:
-    found = []
+    found, failed, whole = [], [], 0.0
     for path in Path(runs_dir).glob(f"multirun/**/{SWEEP_FILE}"):
         try:
-            record = read_json(path)
+            record = sweep_facts(path)
         except GenrecError as error:  # a broken file elsewhere is no reason not to continue here
             log.warning("%s", error)
             continue
-        running = is_locked(path.parent / LOCK_FILE)
-        if record.get("key") == key and record.get("state") != FINISHED and not running:
-            found.append((record.get("started", 0.0), path.parent))
+        if record.get("key") != key or is_locked(path.parent / LOCK_FILE):
+            continue
+        entry = record.get("started") or 0.0, path.parent
+        if record.get("state") != FINISHED:
+            found.append(entry)
+        elif repeats_failed(sweep := read_sweep(path.parent)) and failed_jobs(sweep):
+            failed.append(entry)
+        else:
+            whole = max(whole, entry[0])
+    found += [entry for entry in failed if entry[0] > whole]  # what failed may have been done anew since
     return max(found)[1] if found else None
+
+
+def failed_jobs(sweep: SweepRecord) -> list[str]:
+    """The names of the jobs of a sweep that have no result."""
+    return [run.folder.name for run in sweep.runs if run.state not in (FINISHED, PRUNED)]
+
+
+def repeats_failed(sweep: SweepRecord) -> bool:
+    """Whether a sweep that is continued tries again what failed; a search goes on to other trials."""
+    return sweep.sweep.get("sweeper", _GRID) == _GRID

@@ -13,6 +13,8 @@ _OWN = re.compile(r"^\+{0,2}seed=(?P<value>.*)$")
 _SHOWS = re.compile(r"^(--cfg|--info|-c$)")  # nothing is run
 MULTIRUN = ("-m", "--multirun")
 _DEFAULT_SEED = 42
+_LARGEST_SEED = 2**32 - 1  # what NumPy takes
+_MOST = 1000  # each is a run
 
 
 def with_seeds(words: Sequence[str], compose: Callable[[Sequence[str]], Any] | None = None) -> list[str]:
@@ -28,12 +30,15 @@ def with_seeds(words: Sequence[str], compose: Callable[[Sequence[str]], Any] | N
     config = (compose or composed)(kept)
     if config is not None and not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
         raise GenrecError(
-            f"seeds={given[-1]} multiplies a grid, and a search proposes its trials one by one. "
+            f"seeds={_short(given[-1])} multiplies a grid, and a search proposes its trials one by one. "
             "Search with one seed, then run the best with seeds=."
         )
     own = [match["value"] for word in kept if (match := _OWN.match(word))]
-    if own and not own[-1].isdecimal():
-        raise GenrecError(f"seeds={given[-1]} and seed={own[-1]} both name seeds. Give one of them.")
+    if own and _whole(own[-1]) is None:
+        raise GenrecError(
+            f"seeds={_short(given[-1])} and seed={_short(own[-1])} both name seeds. Give one of them, or as seed "
+            f"a whole number of at most {_LARGEST_SEED}."
+        )
     seeds = _seeds(given[-1], int(own[-1]) if own else _DEFAULT_SEED if config is None else int(config.seed))
     flags = [] if set(kept) & set(MULTIRUN) else ["-m"]
     place = next(index for index, word in enumerate(words) if _WORD.match(word))  # options may follow: --cfg job
@@ -43,23 +48,34 @@ def with_seeds(words: Sequence[str], compose: Callable[[Sequence[str]], Any] | N
 
 
 def _seeds(text: str, first: int) -> list[int]:
-    if text.isdecimal() and int(text) > 0:
-        return list(range(first, first + int(text)))
-    listed = [part.strip() for part in text[1:-1].split(",")] if text[:1] + text[-1:] == "[]" else []
-    if not listed or not all(part.isdecimal() for part in listed) or len(set(listed)) < len(listed):
+    count = _whole(text)
+    if count is not None and 0 < count <= _MOST:
+        return list(range(first, first + count))
+    parts = [part.strip() for part in text[1:-1].split(",")] if text[:1] + text[-1:] == "[]" else []
+    seeds = [seed for part in parts if (seed := _whole(part)) is not None]
+    if not parts or len(seeds) < len(parts) or len(set(seeds)) < len(seeds):
         raise GenrecError(
-            f"seeds={text}: give how many, seeds=5, or which, seeds=[1,2,3] (whole numbers, all different)."
+            f"seeds={_short(text)}: give how many, seeds=5 (at most {_MOST}), or which, seeds=[1,2,3] "
+            f"(whole numbers of at most {_LARGEST_SEED}, all different)."
         )
-    return [int(part) for part in listed]
+    return seeds
+
+
+def _whole(text: str) -> int | None:
+    """The seed that a word spells; None where it spells none. Python itself reads no more than 4300 digits."""
+    value = int(text) if text.isdecimal() and len(text) < 20 else None
+    return value if value is not None and value <= _LARGEST_SEED else None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def composed(words: Sequence[str]) -> Any:
     """The config of a command line, those of its words left out that name several values; None where it has none."""
-    from hydra._internal.utils import get_args_parser
+    from genrec.config.command_line import Composer, options_of
 
-    from genrec.config.command_line import Composer
-
-    args = get_args_parser().parse_args(list(words))
+    args = options_of(words)
     with Composer(args.config_dir, args.config_name or "config", args.config_path) as composer:
         config = composer.try_compose([word for word in args.overrides if not _sweeps(word)])
     return None if isinstance(config, Exception) else config

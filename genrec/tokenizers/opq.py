@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -17,15 +17,17 @@ from genrec.contracts import GenrecError, RunContext
 from genrec.nn.kmeans import squared_distances
 from genrec.nn.product_quantizer import ProductQuantizer, optimised_product_quantizer
 from genrec.semantic_ids import SemanticIds
-from genrec.tokenizers.features import item_features, principal_components
+from genrec.tokenizers.features import principal_components
 from genrec.tokenizers.quality import check_levels, clipped_codebook_size, quality_report
 from genrec.tokenizers.result import TokenizerResult
+from genrec.tokenizers.sharing import Crew, crew_of, given, in_batches, shared_features
 
 if TYPE_CHECKING:
     from genrec.data.ragged import Ragged
 
 _TRAINING_SAMPLE = 65_536  # codebooks are fitted to this many items at most
 _BATCH = 65_536  # items encoded at a time
+_MOVING_AT_ONCE = 4_096  # items whose distances to all codes are held
 
 
 @dataclass(kw_only=True)
@@ -35,6 +37,8 @@ class OPQ:
     ``whiten`` gives every principal component of the features the same variance, as RPG does. An item whose code is
     taken gets the nearest one that is free, so there is no further digit.
     """
+
+    shares_work: ClassVar[bool] = True  # several processes may call ``fit`` together; the leader has the result
 
     num_levels: int = 32
     codebook_size: int = 256
@@ -50,27 +54,30 @@ class OPQ:
             raise GenrecError(f"tokenizer.max_iters must be at least 1, got {self.max_iters}.")
 
     def fit(self, vectors: np.ndarray, train: Ragged, context: RunContext) -> TokenizerResult:
-        features = item_features(
-            vectors,
-            train,
-            text_dim=self.text_dim,
-            collaborative_dim=self.collaborative_dim,
-            window=self.window,
-            seed=context.seed,
-        )
+        crew = crew_of(context)
+        features = shared_features(crew, self, vectors, train, context.seed)
         if self.whiten:
             features = whitened(features)
         size = clipped_codebook_size(self.codebook_size, self.num_levels, len(features))
         points = torch.from_numpy(features)
-        quantizer = optimised_product_quantizer(
-            _sample(points, context.seed), self.num_levels, size, seed=context.seed, max_iters=self.max_iters
-        )
-        codes = torch.cat([quantizer.encode(batch) for batch in points.split(_BATCH)])
+        quantizer = self._quantizer(points, size, context.seed, crew)
+        codes = in_batches(crew, lambda batch: (quantizer.encode(batch),), points, _BATCH)[0]
         unique = nearest_free_codes(codes.numpy(), points, quantizer)
         rebuilt = torch.cat([quantizer.decode(batch) for batch in codes.split(_BATCH)]).numpy()
         codebooks = [codebook.numpy() for codebook in quantizer.codebooks_of_points()]
         ids = SemanticIds(unique, (size,) * self.num_levels, self.num_levels)
         return TokenizerResult(ids, quality_report(features, rebuilt, codes.numpy(), codebooks), codebooks)
+
+    def _quantizer(self, points: torch.Tensor, size: int, seed: int, crew: Crew | None) -> ProductQuantizer:
+        """Fitted by the leader, for all; the sample is too small to be worth dividing."""
+        if crew is not None and not crew.leads:
+            return ProductQuantizer(*(torch.from_numpy(given(crew, lambda: np.empty(0))) for _ in range(2)))
+        found = optimised_product_quantizer(
+            _sample(points, seed), self.num_levels, size, seed=seed, max_iters=self.max_iters
+        )
+        for part in (found.rotation, found.codebooks):
+            given(crew, part.numpy)
+        return found
 
 
 def whitened(features: np.ndarray) -> np.ndarray:
@@ -94,29 +101,35 @@ def nearest_free_codes(codes: np.ndarray, points: torch.Tensor, quantizer: Produ
             f"{len(codes)} items need as many IDs, but {codes.shape[1]} digits of {num_codes} codes name only "
             f"{num_codes ** codes.shape[1]}. Raise tokenizer.num_levels or tokenizer.codebook_size."
         )
-    codes = np.array(codes, dtype=np.int64)
-    firsts = np.unique(codes, axis=0, return_index=True)[1]
-    moving = np.setdiff1d(np.arange(len(codes)), firsts)
+    narrow = np.min_scalar_type(num_codes - 1)  # the rows are sorted, and kept in a set
+    codes = np.array(codes, dtype=narrow, order="C")
+    firsts = np.unique(codes.view(np.dtype((np.void, codes.shape[1] * codes.itemsize)))[:, 0], return_index=True)[1]
+    is_first = np.zeros(len(codes), dtype=bool)
+    is_first[firsts] = True
+    moving = np.flatnonzero(~is_first)
     if not len(moving):
-        return codes
+        return codes.astype(np.int64)
     taken = {row.tobytes() for row in codes[firsts]}
-    parts = quantizer.rotated(points[torch.from_numpy(moving)])  # C, moving items, E
-    pairs = zip(parts, quantizer.codebooks, strict=True)
-    distances = torch.stack([squared_distances(part, codebook) for part, codebook in pairs], dim=1).double().numpy()
-    for item, costs in zip(moving.tolist(), distances, strict=True):
-        codes[item] = _nearest_free(costs, taken)
-        taken.add(codes[item].tobytes())
-    return codes
+    for begin in range(0, len(moving), _MOVING_AT_ONCE):
+        items = moving[begin : begin + _MOVING_AT_ONCE]
+        parts = quantizer.rotated(points[torch.from_numpy(items)])  # C, items, E
+        pairs = zip(parts, quantizer.codebooks, strict=True)
+        distances = torch.stack([squared_distances(part, book) for part, book in pairs], dim=1).double().numpy()
+        for item, costs in zip(items.tolist(), distances, strict=True):
+            codes[item] = _nearest_free(costs, taken, codes.dtype)
+            taken.add(codes[item].tobytes())
+    return codes.astype(np.int64)
 
 
-def _nearest_free(costs: np.ndarray, taken: set[bytes]) -> np.ndarray:
-    """The row of codes (C,) of least total cost (C, K) that is not taken.
+def _nearest_free(costs: np.ndarray, taken: set[bytes], dtype: np.dtype) -> np.ndarray:
+    """The row of codes (C,) of ``dtype`` and least total cost (C, K) that is not taken.
 
     Rows are visited in the order of their cost: each is a rank per digit, and what follows it raises the rank of one
     digit, the last one raised or a later one, so that no row is met twice.
     """
     order = np.argsort(costs, axis=1, kind="stable")
     sorted_costs = np.take_along_axis(costs, order, axis=1)
+    order = order.astype(dtype)
     digits = np.arange(len(costs))
     queue: list[tuple[float, Sequence[int], int]] = [(0.0, (0,) * len(costs), 0)]
     while True:

@@ -14,6 +14,8 @@ from genrec.metrics.codebook import evaluate_collisions, evaluate_quantization
 
 log = logging.getLogger("genrec.tokenizers")
 
+_ITEMS_AT_ONCE = 1 << 15
+
 
 def check_levels(num_levels: int, codebook_size: int) -> None:
     """Raises when the shape of the codes makes no sense."""
@@ -43,9 +45,18 @@ def quality_report(
     the share of the variance of ``vectors`` (N, D) that ``rebuilt`` (N, D) leaves unexplained.
     """
     table = torch.from_numpy(codes)
-    total = float(((vectors - vectors.mean(axis=0)) ** 2).sum())
+    total = _squares(vectors, vectors.mean(axis=0))
     return {
         **evaluate_collisions(table),
         **evaluate_quantization(table, [len(codebook) for codebook in codebooks]),
-        "reconstruction_error": float(((vectors - rebuilt) ** 2).sum()) / total if total > 0 else 0.0,
+        "reconstruction_error": _squares(vectors, rebuilt) / total if total > 0 else 0.0,
     }
+
+
+def _squares(vectors: np.ndarray, others: np.ndarray) -> float:
+    """The sum of squared differences of ``vectors`` (N, D) to ``others`` (N, D) or (D,)."""
+    total = 0.0
+    for begin in range(0, len(vectors), _ITEMS_AT_ONCE):
+        part = slice(begin, begin + _ITEMS_AT_ONCE)
+        total += float(((vectors[part] - (others if others.ndim == 1 else others[part])) ** 2).sum())
+    return total

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
 from genrec.contracts import GenrecError, RunContext
-from genrec.nn.kmeans import balanced, kmeans, nearest_codes
+from genrec.nn.kmeans import balanced, kmeans
 from genrec.tokenizers.collisions import EXTRA_DIGIT, Policy, check_policy, resolve_collisions
-from genrec.tokenizers.features import TextTransform, item_features
+from genrec.tokenizers.features import TextTransform
 from genrec.tokenizers.quality import check_levels, clipped_codebook_size, quality_report
 from genrec.tokenizers.result import TokenizerResult
+from genrec.tokenizers.sharing import Crew, crew_of, shared_features, shared_nearest
 from genrec.tokenizers.streaming import ResidualCodec
 
 if TYPE_CHECKING:
     from genrec.data.ragged import Ragged
 
 _SAMPLE = 262_144  # items that place the centroids; of a larger catalogue a random sample
+_ITEMS_AT_ONCE = 1 << 15
 
 
 @dataclass(kw_only=True)
@@ -31,6 +33,8 @@ class RQKMeans:
     items more evenly and collides less at some cost in reconstruction. ``collisions`` names the policy that makes IDs
     unique.
     """
+
+    shares_work: ClassVar[bool] = True  # several processes may call ``fit`` together; the leader has the result
 
     num_levels: int = 3
     codebook_size: int = 256
@@ -50,16 +54,10 @@ class RQKMeans:
             raise GenrecError(f"tokenizer.balance must be null or at least 1 (equal sizes), got {self.balance}.")
 
     def fit(self, vectors: np.ndarray, train: Ragged, context: RunContext) -> TokenizerResult:
-        features = item_features(
-            vectors,
-            train,
-            text_dim=self.text_dim,
-            collaborative_dim=self.collaborative_dim,
-            window=self.window,
-            seed=context.seed,
-        )
+        crew = crew_of(context)
+        features = shared_features(crew, self, vectors, train, context.seed)
         size = clipped_codebook_size(self.codebook_size, self.num_levels, len(features))
-        codes, codebooks = self._quantise(features, size, context.seed)
+        codes, codebooks = self._quantise(features, size, context.seed, crew)
         ids = resolve_collisions(
             self.collisions,
             codes,
@@ -67,24 +65,36 @@ class RQKMeans:
             codebooks=codebooks,
             popularity=np.bincount(train.values, minlength=len(features)),
         )
-        rebuilt = np.sum([codebook[codes[:, level]] for level, codebook in enumerate(codebooks)], axis=0)
+        rebuilt = codebooks[0][codes[:, 0]]
+        for level, codebook in enumerate(codebooks[1:], start=1):
+            _add_rows(rebuilt, codebook, codes[:, level])
         codec = None if self.collaborative_dim else ResidualCodec(TextTransform.fit(vectors, self.text_dim), codebooks)
         return TokenizerResult(ids, quality_report(features, rebuilt, codes, codebooks), codebooks, codec)
 
-    def _quantise(self, features: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        residual = torch.from_numpy(features)
+    def _quantise(
+        self, features: np.ndarray, size: int, seed: int, crew: Crew | None
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        assign = shared_nearest(crew)
+        residual = torch.from_numpy(features.copy())
         sample = None
         if len(features) > _SAMPLE:
             sample = torch.from_numpy(np.random.default_rng([seed, 13]).permutation(len(features))[:_SAMPLE])
         codes, codebooks = [], []
         for level in range(self.num_levels):
             points = residual if sample is None else residual[sample]
-            centroids, chosen = kmeans(points, size, seed=seed + level, max_iters=self.max_iters)
+            centroids, chosen = kmeans(points, size, seed=seed + level, max_iters=self.max_iters, assign=assign)
             if sample is not None:
-                chosen = nearest_codes(residual, centroids)
+                chosen = assign(residual, centroids)
             if self.balance is not None:
                 centroids, chosen = balanced(residual, centroids, capacity=ceil(self.balance * len(features) / size))
-            residual = residual - centroids[chosen]
+            _add_rows(residual.numpy(), -centroids.numpy(), chosen.numpy())
             codes.append(chosen.numpy())
             codebooks.append(centroids.numpy())
         return np.stack(codes, axis=1), codebooks
+
+
+def _add_rows(vectors: np.ndarray, table: np.ndarray, rows: np.ndarray) -> None:
+    """Adds row ``rows`` (N,) of ``table`` (K, D) to each of ``vectors`` (N, D), in place and some at a time."""
+    for begin in range(0, len(vectors), _ITEMS_AT_ONCE):
+        part = slice(begin, begin + _ITEMS_AT_ONCE)
+        vectors[part] += table[rows[part]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from genrec.contracts import DataSpec, RunContext
 from genrec.tokenizers.collisions import EXTRA_DIGIT, Policy, check_policy, resolve_collisions
-from genrec.tokenizers.features import item_features
 from genrec.tokenizers.quality import check_levels, clipped_codebook_size, quality_report
 from genrec.tokenizers.result import TokenizerResult
+from genrec.tokenizers.sharing import Crew, crew_of, in_batches, shared_features
 
 if TYPE_CHECKING:
     from genrec.data.ragged import Ragged
@@ -30,6 +30,8 @@ class RQVAETokenizer:
     ``optimizer`` maps its parameters to an optimizer. The other arguments are those of RQ-KMeans; ``num_levels`` and
     the clipped ``codebook_size`` are handed to the model.
     """
+
+    shares_work: ClassVar[bool] = True  # several processes may call ``fit`` together; the leader has the result
 
     model: Callable[..., Any]
     trainer: Any
@@ -47,16 +49,10 @@ class RQVAETokenizer:
         check_levels(self.num_levels, self.codebook_size)
 
     def fit(self, vectors: np.ndarray, train: Ragged, context: RunContext) -> TokenizerResult:
-        features = item_features(
-            vectors,
-            train,
-            text_dim=self.text_dim,
-            collaborative_dim=self.collaborative_dim,
-            window=self.window,
-            seed=context.seed,
-        )
+        crew = crew_of(context)
+        features = shared_features(crew, self, vectors, train, context.seed)
         model = self._train(features, train, context)
-        codes, latents, rebuilt = (part.numpy() for part in _encode(model, torch.from_numpy(features)))
+        codes, latents, rebuilt = (part.numpy() for part in _encode(model, torch.from_numpy(features), crew))
         codebooks = [codebook.numpy() for codebook in model.codebooks()]
         ids = resolve_collisions(
             self.collisions,
@@ -73,14 +69,18 @@ class RQVAETokenizer:
         torch.manual_seed(context.seed)  # the weights depend on the seed alone, not on what ran before
         model = self.model(spec, num_quantizers=self.num_levels, num_embeddings=size)
         # Loggers stay with the run above: two trainings in one curve would make its steps go backwards.
-        stage = context.child("tokenizer", optimizer=self.optimizer, scheduler=None, loggers=(), callbacks=())
+        own: Any = {"optimizer": self.optimizer, "scheduler": None, "loggers": (), "callbacks": ()}
+        stage = context.child("tokenizer", keys="tokenizer.", **own)
         self.trainer.fit(model, self.view(features), stage)
         return model.cpu().eval()
 
 
 @torch.no_grad()
-def _encode(model: Any, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _encode(model: Any, features: Tensor, crew: Crew | None) -> tuple[Tensor, ...]:
     """Codes (N, C), latents (N, latent_dim) and rebuilt features (N, D) of all items."""
-    batches = [(model.encode(batch), model.latents(batch)) for batch in features.split(_BATCH)]
-    codes, latents = (torch.cat(part) for part in zip(*batches, strict=True))
-    return codes, latents, torch.cat([model.decode(batch) for batch in codes.split(_BATCH)])
+
+    def encode(batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        codes = model.encode(batch)
+        return codes, model.latents(batch), model.decode(codes)
+
+    return in_batches(crew, encode, features, _BATCH)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genrec.artifacts import atomic_path
+from genrec.artifacts import atomic_path, reason_of
 from genrec.contracts import GenrecError
 from genrec.nn.kmeans import nearest_codes
 from genrec.tokenizers.features import TextTransform
@@ -42,10 +42,22 @@ class ResidualCodec:
             )
         residual = torch.from_numpy(self.transform(vectors))
         codes = []
-        for codebook in map(torch.from_numpy, self.codebooks):
+        for codebook in (torch.from_numpy(codebook).to(residual.dtype) for codebook in self.codebooks):
             codes.append(nearest_codes(residual, codebook))
             residual = residual - codebook[codes[-1]]
         return torch.stack(codes, dim=1).numpy()
+
+    def _checked(self) -> ResidualCodec:
+        """The codec, or a ValueError where its arrays do not fit each other."""
+        width, narrow = self.transform.directions.shape
+        of_vectors, of_codes = (self.transform.mean, self.transform.scale), self.codebooks
+        fitting = all(array.shape == (width,) for array in of_vectors) and all(
+            array.ndim == 2 and len(array) and array.shape[1] == narrow for array in of_codes
+        )
+        arrays = [*of_vectors, self.transform.directions, *of_codes]
+        if not (of_codes and fitting and all(array.dtype.kind == "f" and np.isfinite(array).all() for array in arrays)):
+            raise ValueError("its arrays do not fit each other, or hold no finite numbers")
+        return self
 
     def save(self, path: Path) -> None:
         """Writes an npz (no pickled objects) atomically."""
@@ -62,9 +74,11 @@ class ResidualCodec:
             with np.load(path, allow_pickle=False) as archive:
                 levels = sum(name.startswith("codebook_") for name in archive.files)
                 transform = TextTransform(archive["mean"], archive["scale"], archive["directions"])
-                return cls(transform, [archive[f"codebook_{level}"] for level in range(levels)])
+                return cls(transform, [archive[f"codebook_{level}"] for level in range(levels)])._checked()
         except Exception as error:  # of zipfile, of NumPy, of whatever else a file may be instead
-            raise GenrecError(f"{path} is no codec ({error}). Give the codec.npz that a run wrote.") from None
+            raise GenrecError(
+                f"{path} is no codec ({reason_of(error)}). Give the codec.npz that a run wrote."
+            ) from None
 
 
 def encode_file(encode: Encode, vectors: Path, output: Path, *, chunk: int = CHUNK, column: str | None = None) -> int:
@@ -111,8 +125,9 @@ def read_chunks(path: Path, *, chunk: int = CHUNK, column: str | None = None) ->
     except GenrecError:
         raise
     except Exception as error:  # of NumPy, of polars, of whatever else a file may be instead
-        reason = str(error).partition("\n")[0]
-        raise GenrecError(f"{path} could not be read as item vectors ({reason}). Encode the items again.") from None
+        raise GenrecError(
+            f"{path} could not be read as item vectors ({reason_of(error)}). Encode the items again."
+        ) from None
 
 
 def _read_npy(path: Path, chunk: int) -> Iterator[np.ndarray]:
@@ -121,7 +136,7 @@ def _read_npy(path: Path, chunk: int) -> Iterator[np.ndarray]:
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, by_columns, dtype = read_header(stream)
-        if len(shape) != 2 or by_columns or dtype.kind not in "fiu":
+        if len(shape) != 2 or min(shape) < 0 or by_columns or dtype.kind not in "fiu":
             raise GenrecError(
                 f"{path} must be a table of numbers, items x dimensions, row after row; found shape {shape}, {dtype}."
             )

@@ -146,10 +146,15 @@ class AdvancedTrainer(BaseTrainer):
         if not values and f"{VAL}/loss" in eval_metrics:
             values = {f"{VAL}/loss": eval_metrics[f"{VAL}/loss"]}
         parts = [f"{name.replace('/', '_')}: {value:.4f}" for name, value in values.items()]
-        line = f"Epoch {self.current_epoch}/{self.max_epochs} - train_loss: {train_metrics['train/loss']:.4f}"
+        loss = train_metrics.get("train/loss", math.nan)  # an epoch may have taught nothing
+        line = f"Epoch {self.current_epoch}/{self.max_epochs} - train_loss: {loss:.4f}"
         return ", ".join([line, *parts])
 
     # -- files
+
+    @property
+    def has_weights_to_test(self) -> bool:
+        return self.best_epoch > 0
 
     def _keep_top(self, model: nn.Module, value: float) -> None:
         """Keeps the weights of the ``save_top_k`` best epochs; of equal ones the earlier."""
@@ -178,7 +183,7 @@ class AdvancedTrainer(BaseTrainer):
         )
 
     def test(self, model: nn.Module, data: Any, context: RunContext | None = None) -> dict[str, float]:
-        """Test metrics, and validation metrics on all users where fitting had looked at a sample of them or at none."""
+        """Test metrics, and validation metrics on as many users where fitting had looked at fewer or at none."""
         metrics = super().test(model, data, context)
         users = getattr(view_of(data, model), "num_users", 0)
         if not trainable(model) or (self.max_eval_users is not None and users > self.max_eval_users):
@@ -186,8 +191,8 @@ class AdvancedTrainer(BaseTrainer):
         return metrics
 
     def validate(self, model: nn.Module, data: Any, context: RunContext | None = None) -> dict[str, float]:
-        """Metrics on the validation part, on all users."""
-        sample, self.max_eval_users = self.max_eval_users, None
+        """Metrics on the validation part, on as many users as the test: all, or a sample of ``max_test_users``."""
+        sample, self.max_eval_users = self.max_eval_users, self.max_test_users
         try:
             return super().validate(model, data, context)
         finally:

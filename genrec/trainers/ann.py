@@ -84,7 +84,7 @@ def ann_recall(users: np.ndarray, items: np.ndarray, found: np.ndarray, k: int) 
     ``users`` (U, D) or (U, K, D), ``items`` (N, D). An item that ties with the k-th counts as one of the best.
     """
     shares = []
-    step = max(1, (1 << 22) // len(items))
+    step = max(32, (1 << 22) // len(items))  # every step reads the vectors of all items
     for begin in range(0, len(users), step):
         part, there = users[begin : begin + step], found[begin : begin + step]
         scores = part @ items.T

@@ -10,12 +10,14 @@ import copy
 import logging
 import math
 import re
+import signal
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 
 import torch
 from annotated_types import MinLen
@@ -24,19 +26,25 @@ from torch import Tensor, nn
 from genrec.annotations import Count, Positive, check_fields
 from genrec.artifacts import fingerprint, write_json
 from genrec.contracts import TEST, TRAIN, VAL, FitResult, GenrecError, Losses, Plan, Recommendations, RunContext
+from genrec.interruption import Interrupted
+from genrec.memory import out_of_memory, what_allocator_said
 from genrec.metrics.beyond_accuracy import METRICS as BEYOND_ACCURACY
+from genrec.progress import Bar, duration
 from genrec.records import HISTORY_FILE
 from genrec.schedulers import Constant, Schedule
 from genrec.trainers import checkpoints as files
 from genrec.trainers.checkpoints import CheckpointFolder
+from genrec.trainers.divergence import BATCH_FILE, NotFiniteError, diverged
+from genrec.trainers.division import check_divisible, whole_state
 from genrec.trainers.engine import build_engine, quiet_lightning, show_log
 from genrec.trainers.evaluation import WeightedMean, beyond_accuracy, evaluate_items, evaluate_retrieval
+from genrec.trainers.fitting import evaluation_shortage, free, training_shortage
 from genrec.trainers.hardware import Hardware
 from genrec.trainers.learner import Learner, optimizer_steps
 from genrec.trainers.parameter_groups import ParameterGroup
-from genrec.trainers.progress import Bar, duration
 from genrec.trainers.scoring import evaluate_rows
 from genrec.trainers.tracking import Tracker
+from genrec.trainers.world import APART
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +60,7 @@ _SELDOM_READ = re.compile(
 
 
 _BATCH_SIZE = 256
-_APART = 1_000_003  # between the seeds of processes
+_STEPS_UNASKED = 16  # between two looks of several GPUs at whether one of their processes is to end
 
 
 @dataclass(kw_only=True)
@@ -62,7 +70,8 @@ class BaseTrainer:
     ``batch_size`` counts training targets (items, for tokenizers; None: 256, or what the model suggests); ``max_steps``
     ends training within an epoch if it is reached first. ``monitor`` names the metric that is returned to sweepers.
     ``filter_seen`` masks a user's known items at evaluation (None: as the model is meant to be used);
-    ``max_eval_users`` validates on a fixed sample of users while training (None: on all); the test is always on all.
+    ``max_eval_users`` validates on a fixed sample of users while training (None: on all); the test is on all, or on
+    such a sample of ``max_test_users`` where there are too many, and so are the baselines then.
     ``log_every_steps`` is the distance of logged steps. ``gradient_clip_value`` bounds each entry of the gradient,
     ``gradient_clip_norm`` then the norm of the whole (None: no bound; given both, the gradient keeps both).
     ``decay_embeddings`` False spares embedding tables the optimizer's weight decay; norms and biases are always spared.
@@ -80,6 +89,7 @@ class BaseTrainer:
     k_values: Annotated[list[Count], MinLen(1)] = field(default_factory=lambda: [5, 10, 20])
     filter_seen: bool | None = None
     max_eval_users: Count | None = None
+    max_test_users: Count | None = None
     log_every_steps: Count = 50
     gradient_clip_norm: Positive | None = 1.0
     gradient_clip_value: Positive | None = None
@@ -112,6 +122,9 @@ class BaseTrainer:
         self.schedule: Schedule = Constant()
         self.stopped = False
         self.pruned = False
+        self.diverged: str | None = None
+        self.evaluation_due = False  # the run was ended in the evaluation of an epoch, whose steps are done
+        self._gives_way = False
         self._final: dict[str, float] = {}
         self._latest: dict[str, float] = {}  # of the last epoch
         self._model: nn.Module | None = None
@@ -159,6 +172,7 @@ class BaseTrainer:
                 loss=self.validate_step if part == VAL and trainable(model) else None,
                 collect=self.collect if part == TEST else None,
                 world=self.hardware.world,
+                give_way=self.give_way,
             )
         if hasattr(model, "recommend"):
             return evaluate_retrieval(
@@ -168,13 +182,14 @@ class BaseTrainer:
                 k_values=self.all_k_values,
                 filter_seen=self.masks_seen(model) and part != TRAIN,
                 batch_size=self.eval_batch_size,
-                max_users=None if part == TEST else self.max_eval_users,
+                max_users=self.max_test_users if part == TEST else self.max_eval_users,
                 seed=self.context.seed,
                 progress=progress,
                 loss=self.validate_step if part == VAL and trainable(model) else None,
                 beyond=beyond_accuracy(view, self.all_k_values, self.item_vectors) if part == TEST else None,
                 collect=self.collect if part == TEST else None,
                 world=self.hardware.world,
+                give_way=self.give_way,
             )
         return evaluate_items(
             model,
@@ -185,6 +200,7 @@ class BaseTrainer:
             progress=progress,
             loss=self.validate_step,
             world=self.hardware.world,
+            give_way=self.give_way,
         )
 
     @property
@@ -283,15 +299,19 @@ class BaseTrainer:
         state = self._resumed_state(model, view)
         if state is None:
             self._checkpoints.clear()
+            if self.hardware.world.leads:
+                (self.context.output_dir / BATCH_FILE).unlink(missing_ok=True)  # of an earlier run
             files.seed_all(self.context.seed)
             self._initialize(model, view)
-            if not self.hardware.world.leads:  # else several processes would drop the same units for their rows
-                files.seed_all(self.context.seed + _APART * self.hardware.world.rank)
+            if not self.hardware.world.leads:
+                files.seed_all(self.context.seed + APART * self.hardware.world.rank)
         self._plan_schedule(model, view, state)
         return state
 
     def test(self, model: nn.Module, data: Any, context: RunContext | None = None) -> dict[str, float]:
         """Metrics on the test part, together with what training found out about these weights."""
+        if self.max_test_users is not None:
+            logger.info("Tested on a fixed sample of at most %d users (trainer.max_test_users).", self.max_test_users)
         metrics = self._evaluate_now(model, data, TEST, context)
         self._tracker.log_epoch(metrics, self.global_step)
         shown = {name: value for name, value in metrics.items() if not _SELDOM_READ.search(name)}
@@ -385,8 +405,16 @@ class BaseTrainer:
         device = self.hardware.prepare()
         if isinstance(model, nn.Module):
             model.to(device)
-        with self.hardware.autocast(device):
-            return self.evaluate(model, view_of(data, model), part, progress=self.context.progress)
+        view = view_of(data, model)
+        try:
+            with self.hardware.autocast(device):
+                return self.evaluate(model, view, part, progress=self.context.progress)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            said = what_allocator_said(error)
+        self.collect = None
+        raise evaluation_shortage(self, model, view, said)
 
     # -- the run's surroundings
 
@@ -420,6 +448,8 @@ class BaseTrainer:
                 "Several processes average dense gradients only: use model.sparse_gradients=false, or "
                 "hardware.devices=1."
             )
+        if self.hardware.divides:
+            check_divisible(model, self.hardware, self.context.optimizer, by_hand=self.averages_gradients)
 
     @property
     def hardware_now(self) -> Hardware:
@@ -444,7 +474,7 @@ class BaseTrainer:
     @property
     def finished(self) -> bool:
         steps_done = self.max_steps is not None and self.global_step >= self.max_steps
-        return self.stopped or self.current_epoch >= self.max_epochs or steps_done
+        return self.stopped or self.current_epoch >= self.max_epochs or (steps_done and not self.evaluation_due)
 
     # -- training
 
@@ -482,16 +512,49 @@ class BaseTrainer:
         with quiet_lightning():
             self._learner = Learner(self, model, view, resumed=state)
             engine = build_engine(self, self.hardware, self._tracker.loggers, max_epochs=last)
+            interruption = self.context.interruption
+            short = None
             try:
-                engine.fit(self._learner)
+                with nullcontext() if interruption is None else interruption.training():
+                    engine.fit(self._learner)
             except SystemExit as error:
                 if isinstance(error.__context__, KeyboardInterrupt):  # Lightning hides it behind an exit
                     raise KeyboardInterrupt from None
                 raise
+            except NotFiniteError as error:
+                self._end_diverged(self._learner, error.index)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                short = what_allocator_said(error)  # the error holds on to what was allocated
             finally:
                 self._learner.thaw()
                 if self._bar is not None:
                     self._bar.close()
+            if short is not None:
+                raise self._shortage(self._learner, short)
+
+    def _end_diverged(self, learner: Learner, index: int) -> None:
+        """Ends training at a loss that is not finite: well where there are weights to test, else as a failure."""
+        error = diverged(learner, index, self.context.output_dir)
+        if not self.has_weights_to_test:
+            raise error
+        logger.warning("%s", error)
+        self.stopped, self.diverged = True, str(error)
+        state = self._checkpoints.load_last()
+        if state is not None:  # the last weights are those of the last whole epoch
+            learner.model.load_state_dict(state["model"])
+
+    @property
+    def has_weights_to_test(self) -> bool:
+        """Whether weights of an earlier epoch were found good, so that a run that ends badly still has a result."""
+        return False
+
+    def _shortage(self, learner: Learner, said: str) -> GenrecError:
+        free(learner)
+        if learner.evaluates:
+            return evaluation_shortage(self, learner.model.to(self.hardware.device), learner.view, said)
+        return training_shortage(learner, said)
 
     def begin_epoch(self, num_batches: int, done: int) -> None:
         self._epoch_started = time.monotonic()
@@ -504,6 +567,8 @@ class BaseTrainer:
             self._bar.advance(lambda: self._details(learner))
         if not stepped:
             return
+        if self.global_step % self.log_every_steps == 0:
+            learner.watch.ask()
         if self.global_step % self.log_every_steps == 0 and self._tracker.loggers:
             assert learner.latest is not None
             metrics = {"train/loss_step": float(learner.latest), "train/lr": learner.lr}
@@ -511,8 +576,31 @@ class BaseTrainer:
         every = self.checkpoint_every_steps
         # The end of an epoch writes its own checkpoint, after validation.
         within = learner.loader is not None and learner.step_in_epoch < learner.loader.num_batches
-        if every and self.global_step % every == 0 and within and self.global_step != self.max_steps:
+        within = within and self.global_step != self.max_steps
+        ends = within and self._is_to_end(learner)
+        if within and (ends or (every and self.global_step % every == 0)):
             self._save_last(learner, learner.step_in_epoch)
+        if ends:
+            self._give_way()
+
+    @property
+    def is_asked_to_end(self) -> bool:
+        """Whether a signal has asked this process to end."""
+        return self.context.interruption is not None and self.context.interruption.asked is not None
+
+    def _is_to_end(self, learner: Learner) -> bool:
+        """Whether any process was asked to end: all of them know it at the same step. GPUs are seldom waited for."""
+        if self.hardware.world.size == 1:
+            return self.is_asked_to_end
+        due = learner.device.type == "cpu" or self.global_step % _STEPS_UNASKED == 0
+        return due and bool(learner.asked_to_end)
+
+    def _give_way(self) -> NoReturn:
+        """Ends this process for the signal that one of them was sent; the last checkpoint is written."""
+        if self.context.interruption is not None:
+            logger.info("Stopped at step %d of epoch %d, with a checkpoint.", self.global_step, self.current_epoch)
+            self.context.interruption.obey()
+        raise Interrupted(signal.SIGTERM)  # which another process was sent
 
     def _details(self, learner: Learner) -> str:
         parts = [f"loss {float(learner.latest):.4f}"] if learner.latest is not None else []
@@ -525,12 +613,13 @@ class BaseTrainer:
         """Validation, the decision to stop, files and lines at the end of an epoch; ``last.ckpt`` comes last."""
         if self._bar is not None:
             self._bar.close()
+        learner.watch.ask()
         means = learner.means.together(self.hardware.world)
+        learner.bring()
         train_metrics = {f"train/{name}": value for name, value in means.result().items()}
-        if hasattr(learner.model, "on_train_epoch_end"):
+        if hasattr(learner.model, "on_train_epoch_end") and not self.evaluation_due:
             learner.model.on_train_epoch_end()  # pyright: ignore[reportCallIssue]
-        with self.hardware.autocast(learner.device):
-            eval_metrics = self.evaluate_epoch(learner.model, learner.view)
+        eval_metrics = self._evaluated(learner)
         metrics = self._latest = {**train_metrics, **eval_metrics}
         for name, value in metrics.items():
             if math.isfinite(value):
@@ -541,11 +630,8 @@ class BaseTrainer:
         row = {**metrics, "train/lr": learner.lr, "epoch": self.current_epoch, "seconds": seconds}
         self._tracker.log_epoch(row, self.global_step)
         self._write_history()
-        diverged = not math.isfinite(train_metrics.get("train/loss", 0.0))
-        if diverged:
-            logger.warning("The training loss is not finite: training stops here. Lower optimizer.lr or clip harder.")
         stop = self.judge_epoch(learner, metrics)
-        stop = self.on_epoch_end(train_metrics, eval_metrics) or stop or diverged
+        stop = self.on_epoch_end(train_metrics, eval_metrics) or stop
         pruned = not stop and self._is_hopeless(metrics)
         # Whoever watches talks to one process; and no two must ever come to differ over whether to go on.
         stop, self.pruned = self.hardware.world.agreed((stop, pruned))
@@ -553,6 +639,33 @@ class BaseTrainer:
         self._keep_epoch(learner.model)
         self._save_last(learner, 0)
         learner.trainer.should_stop = self.stopped
+        if any(self.hardware.world.gather(self.is_asked_to_end)):
+            self._give_way()
+
+    def _evaluated(self, learner: Learner) -> dict[str, float]:
+        """What is measured after an epoch. A signal ends it between two batches; the epoch's steps are kept."""
+        self._gives_way = True
+        try:
+            with self.hardware.autocast(learner.device):
+                found = self.evaluate_epoch(learner.model, learner.view)
+        except Interrupted:
+            self._save_last(learner, learner.step_in_epoch)
+            self._give_way()
+        finally:
+            self._gives_way = False
+        self.evaluation_due = False
+        return found
+
+    def give_way(self) -> None:
+        """Called between batches of an evaluation. While a run trains, it raises ``Interrupted`` where a signal asks
+        for it, in all processes before the same batch."""
+        if not self._gives_way:
+            return
+        asked = self.is_asked_to_end
+        if self.hardware.world.size > 1:
+            asked = bool(self.hardware.world.sum(torch.tensor([int(asked)])))
+        if asked:
+            raise Interrupted(signal.SIGTERM)  # ``_give_way`` names the signal that this process was sent
 
     def _is_hopeless(self, metrics: dict[str, float]) -> bool:
         """Whether whoever watches the run has seen enough of it."""
@@ -582,7 +695,8 @@ class BaseTrainer:
         return False
 
     def epoch_line(self, train_metrics: dict[str, float], eval_metrics: dict[str, float]) -> str:
-        return f"Epoch {self.current_epoch}/{self.max_epochs} - Loss: {train_metrics['train/loss']:.4f}"
+        loss = train_metrics.get("train/loss", math.nan)  # an epoch may have taught nothing
+        return f"Epoch {self.current_epoch}/{self.max_epochs} - Loss: {loss:.4f}"
 
     def _timing(self) -> str:
         left = (self.max_epochs - self.current_epoch) * sum(self._seconds) / len(self._seconds)
@@ -610,6 +724,7 @@ class BaseTrainer:
             epochs=self.current_epoch,
             stopped_early=self.stopped and not self.pruned,
             pruned=self.pruned,
+            diverged=self.diverged,
         )
 
     @property
@@ -637,18 +752,26 @@ class BaseTrainer:
         }
 
     def _save_last(self, learner: Learner, step_in_epoch: int) -> None:
+        learner.watch.ask()
         engine = learner.trainer
         means = learner.means.together(self.hardware.world) if step_in_epoch else WeightedMean()
         rng, *others = self.hardware.world.gather(files.rng_state())
+        if not learner.evaluates:  # the end of an epoch has brought it up to date
+            learner.bring()
+        of_callbacks = {item.state_key: item.state_dict() for item in self.extra_callbacks}
+        states = (engine.optimizers[0].state_dict(), of_callbacks)
+        if learner.divides:
+            states = whole_state(states, keep=self.hardware.world.leads)
         self._checkpoints.save_last(
             {
                 "identity": self._run_identity,
                 "epoch": self.current_epoch - (step_in_epoch > 0),  # epochs completed
                 "step_in_epoch": step_in_epoch,
+                "evaluation_due": step_in_epoch > 0 and learner.evaluates,
                 "global_step": self.global_step,
                 "steps_per_epoch": self.steps_per_epoch,
                 "model": learner.model.state_dict(),
-                "optimizer": engine.optimizers[0].state_dict(),
+                "optimizer": states[0],
                 "scaler": engine.precision_plugin.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "rng": rng,
@@ -658,7 +781,7 @@ class BaseTrainer:
                 "history": self.metrics_history,
                 "logged": self._tracker.rows,
                 "policy": self.state_dict(),
-                "callbacks": {item.state_key: item.state_dict() for item in self.extra_callbacks},
+                "callbacks": states[1],
             }
         )
 
@@ -668,9 +791,16 @@ class BaseTrainer:
         self._run_identity = self._identity(model, view)
         self._checkpoints.clear_unfinished()
         state = self._checkpoints.load_last() if self.context.resume else None
+        path = self._checkpoints.path / files.LAST
+        steps = self.hardware.world.gather(None if state is None else state["global_step"])
+        if len(set(steps)) > 1:
+            found = ", ".join(f"process {rank}: {step or 'none'}" for rank, step in enumerate(steps))
+            raise GenrecError(
+                f"The processes of this run do not read the same {path} (its step: {found}). All machines have to see "
+                "one output folder, as it is now: share it between them, or wait until the file system has caught up."
+            )
         if state is None:
             return None
-        path = self._checkpoints.path / files.LAST
         different = [name for name, value in self._run_identity.items() if state["identity"].get(name) != value]
         if different:
             raise GenrecError(
@@ -678,10 +808,11 @@ class BaseTrainer:
                 "Use the same settings and data, or start again without resume."
             )
         try:
-            model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            raise GenrecError(f"{path} holds another model ({error}). Start again without resume.") from None
+            files.put_weights(state["model"], model, path)
+        except GenrecError as error:
+            raise GenrecError(f"{error} Or start again without resume.") from None
         self.current_epoch, self.global_step = state["epoch"], state["global_step"]
+        self.evaluation_due = state.get("evaluation_due", False)
         self.metrics_history = state["history"]
         with quiet_lightning():
             self._tracker.replay(state["logged"], self.global_step)

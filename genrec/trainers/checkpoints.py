@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import random
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,10 @@ class CheckpointFolder:
         """The full state of the last checkpoint, or None where there is none yet."""
         if not self.has(LAST):
             return None
-        state = read_checkpoint(self.path / LAST)
+        try:
+            state = read_checkpoint(self.path / LAST)
+        except GenrecError as error:
+            raise GenrecError(f"{str(error).rpartition(' Delete it')[0]} {self._remedy()}") from None
         if state.get("format") != FORMAT:
             raise GenrecError(
                 f"{self.path / LAST} was written by another version of genrec. Start again without resume."
@@ -81,6 +85,19 @@ class CheckpointFolder:
         if not isinstance(state.get("model"), dict) or not isinstance(state.get("identity"), dict):
             raise GenrecError(f"{self.path / LAST} holds no state of a run. Start again without resume.")
         return state
+
+    def _remedy(self) -> str:
+        """What to do about a damaged last checkpoint, and which other files of the run can be read."""
+        whole = []
+        for name in sorted(path.name for path in self.path.glob("*.pt")):
+            with suppress(GenrecError):
+                read_checkpoint(self.path / name)
+                whole.append(name)
+        beside = f" Whole beside it: {', '.join(whole)}." if whole else ""
+        return (
+            "genrec replaces it in one piece, so it was damaged from outside. Put a copy back, or remove it: the same "
+            f"command then trains this run anew.{beside}"
+        )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -109,7 +126,7 @@ def _reason(error: Exception) -> str:
         return "it holds more than tensors and numbers and could run code, so none of it was loaded"
     if "TorchScript" in text:
         return "it holds a program of TorchScript, which is not run"
-    first = text.partition("\n")[0][:200].rstrip(". ")
+    first = text.partition("\n")[0].partition(". This is an internal")[0][:200].rstrip(". ")
     return first if first and "eights only" not in first else "it is damaged or no checkpoint at all"
 
 
@@ -139,8 +156,16 @@ def write_checkpoint(path: Path, value: dict[str, Any]) -> Path:
 
 
 def _save(path: Path, value: dict[str, Any]) -> None:
-    with atomic_path(path) as temporary:
+    with atomic_path(path, needs=_size(value)) as temporary:
         torch.save(value, temporary)
+
+
+def _size(value: Any) -> int:
+    """Bytes of the tensors in nested tables and lists, about what a file of them takes."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(map(_size, parts))
 
 
 def rng_state() -> dict[str, Any]:

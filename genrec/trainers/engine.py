@@ -31,7 +31,7 @@ def build_engine(
         logger=list(loggers) or False,
         callbacks=policy.extra_callbacks,
         max_epochs=max_epochs or policy.max_epochs,
-        max_steps=policy.max_steps or -1,
+        max_steps=-1 if policy.evaluation_due else policy.max_steps or -1,
         accumulate_grad_batches=policy.accumulate_grad_batches,
         gradient_clip_val=policy.gradient_clip_norm,
         log_every_n_steps=policy.log_every_steps,
@@ -45,6 +45,8 @@ def build_engine(
     )
     # Batches are frozen dataclasses, which Lightning's conversion refuses; models bring them to their own precision.
     engine.precision_plugin.convert_input = lambda data: data
+    # Signals are the run's own business (``genrec.interruption``); Lightning would requeue jobs of Slurm its own way.
+    engine._signal_connector.register_signal_handlers = lambda: None
     for counter in ("ready", "started", "processed", "completed"):
         setattr(engine.fit_loop.epoch_progress.current, counter, policy.current_epoch)
     steps = engine.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total

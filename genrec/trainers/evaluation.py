@@ -6,6 +6,7 @@ Shapes: B users of a batch, k length of a list, T targets per user, N items, D w
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from genrec.data.ragged import Ragged
 from genrec.data.sequences import SequencesView, history_batch
 from genrec.metrics.beyond_accuracy import BeyondAccuracy
 from genrec.metrics.ranking import RankingAccumulator
-from genrec.trainers.progress import track
+from genrec.progress import track
 from genrec.trainers.world import ALONE, World
 
 _NAMES = {"train": "Scoring training items", "val": "Validating", "test": "Testing"}
@@ -41,6 +42,7 @@ def evaluate_retrieval(
     beyond: BeyondAccuracy | None = None,
     collect: Callable[[HistoryBatch, Recommendations, Tensor], None] | None = None,
     world: World = ALONE,
+    give_way: Callable[[], None] | None = None,
 ) -> dict[str, float]:
     """Ranking metrics over the whole catalogue, means over users, named like ``test/recall@10``.
 
@@ -49,6 +51,7 @@ def evaluate_retrieval(
     held-out item of each user. ``beyond`` is given every list too and adds its own metrics.
     ``collect`` is given every batch, its recommendations (B, k) and its targets (B, T). No metrics where no user has
     targets. Of a ``world`` of several processes each takes some batches, and all are given the metrics of all users.
+    ``give_way`` is called before each batch, equally often in all of them, and may raise to end the evaluation.
     """
     if part == TRAIN:
         view, held_out = memorisation_view(view), "val"
@@ -67,7 +70,8 @@ def evaluate_retrieval(
     ranking = RankingAccumulator(ks)
     means = WeightedMean()
     with evaluating(model, seed):
-        for batch, targets in track(SharedBatches(batches, world), _NAMES.get(part, part), enabled=progress):
+        shared = SharedBatches(batches, world, give_way)
+        for batch, targets in track(shared, _NAMES.get(part, part), enabled=progress):
             batch, targets = batch.to(device), targets.to(device)
             found = model.recommend(batch, ks[-1])
             ranking.update(found.items, targets)
@@ -92,16 +96,29 @@ def evaluate_retrieval(
 
 
 class SharedBatches:
-    """Of the batches of an evaluation those that this process of a ``world`` takes: every ``size``-th."""
+    """Of the batches of an evaluation those that this process of a ``world`` takes: every ``size``-th.
 
-    def __init__(self, batches: Any, world: World) -> None:
+    ``give_way`` is called before each of them; in a process that has one batch fewer than others, once more.
+    """
+
+    def __init__(self, batches: Any, world: World, give_way: Callable[[], None] | None = None) -> None:
         self.batches = batches
         self.world = world
+        self.give_way = give_way
 
     def __len__(self) -> int:
         return len(self.world.share(len(self.batches)))
 
     def __iter__(self) -> Iterator[Any]:
+        if self.give_way is None:
+            yield from self._own()
+            return
+        own = self._own()
+        for _ in range(math.ceil(len(self.batches) / self.world.size)):
+            self.give_way()
+            yield from itertools.islice(own, 1)
+
+    def _own(self) -> Iterator[Any]:
         if self.world.size == 1:
             yield from self.batches
         elif hasattr(self.batches, "__getitem__"):
@@ -119,10 +136,9 @@ def beyond_accuracy(
     """
     if not hasattr(view, "train") or not hasattr(view, "history"):
         return None
-    popularity = np.bincount(view.train.values, minlength=view.num_items)
+    popularity = view.train.counts(view.num_items)
     history: Ragged = view.history(part)
-    totals = np.bincount(history.row_of_value, weights=popularity[history.values], minlength=len(history))
-    return BeyondAccuracy(k_values, popularity, totals / np.maximum(history.lengths, 1), item_vectors)
+    return BeyondAccuracy(k_values, popularity, history.sums(popularity) / np.maximum(history.lengths, 1), item_vectors)
 
 
 def evaluate_items(
@@ -135,15 +151,16 @@ def evaluate_items(
     progress: bool = True,
     loss: Callable[[Any, Any], Losses] | None = None,
     world: World = ALONE,
+    give_way: Callable[[], None] | None = None,
 ) -> dict[str, float]:
     """Mean loss and its parts of a tokenizer model over the items of ``part``, named like ``val/loss``.
 
-    ``loss`` takes the model and a batch (None: the model's own).
+    ``loss`` takes the model and a batch (None: the model's own); ``give_way`` is as in ``evaluate_retrieval``.
     """
     device = device_of(model)
     mean = WeightedMean()
     with evaluating(model, seed):
-        batches = SharedBatches(view.eval_batches(part, batch_size=batch_size), world)
+        batches = SharedBatches(view.eval_batches(part, batch_size=batch_size), world, give_way)
         for batch in track(batches, _NAMES.get(part, part), enabled=progress):
             batch = batch.to(device)
             losses = model.loss(batch) if loss is None else loss(model, batch)

@@ -76,7 +76,7 @@ class ListEvidence:
         metrics = self.metrics()
         users = metrics["user"].to_numpy()
         targets = self.view.test.take(users)
-        popularity = np.bincount(self.view.train.values, minlength=self.view.num_items)
+        popularity = self.view.train.counts(self.view.num_items)
         sums = np.bincount(targets.row_of_value, weights=popularity[targets.values], minlength=len(users))
         known = pl.DataFrame(
             {

@@ -92,11 +92,27 @@ class Hardware:
         """How many processes the run itself has to start, this one included."""
         return 1 if self.launched is not None else int(self.devices)
 
+    @property
+    def divides(self) -> bool:
+        """Whether several processes, which have met, each hold a part of what they train."""
+        return self.strategy == "fsdp" and self.world.size > 1
+
+    @property
+    def will_divide(self) -> bool:
+        """The same before they have met."""
+        return self.strategy == "fsdp" and (self.launched is not None or self.num_processes > 1)
+
     def alone(self) -> Hardware:
         """The same for one process, whatever others there are: what an upstream stage is trained on."""
         single = copy.copy(self)
         single.devices, single.world = 1, ALONE
         return single
+
+    def undivided(self) -> Hardware:
+        """The same with the whole model in each process: for what is small, or is trained by other means."""
+        other = copy.copy(self)
+        other.strategy = "ddp" if self.strategy == "fsdp" else self.strategy
+        return other
 
     def join(self) -> World:
         """The world that torchrun or Slurm has started this process in, where it is one of several; else that of one
@@ -109,11 +125,6 @@ class Hardware:
                 f"Start the command with {start}, or use hardware=ddp, which starts processes itself."
             )
         world = joined() if found is not None else ALONE
-        if self.strategy == "fsdp" and max(world.size, self.num_processes) > 1:
-            raise GenrecError(
-                "hardware=fsdp divides a model among GPUs, which has not been tried on any yet, so a run of several "
-                "processes refuses it. Use hardware=ddp."
-            )
         self.use_device_of(world)
         return world
 

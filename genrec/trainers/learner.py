@@ -14,13 +14,15 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from genrec.contracts import GenrecError, Losses, Plan
+from genrec.contracts import GenrecError, Losses, Plan, SharedPlan
 from genrec.optimizers import build_optimizer, clip_gradients
 from genrec.schedulers import Schedule
-from genrec.trainers.checkpoints import set_rng_state
+from genrec.trainers.checkpoints import seed_all, set_rng_state
+from genrec.trainers.divergence import LossWatch
+from genrec.trainers.division import adapt_optimizer, bring_together, copy_to_divide, divided_state, level_gradients
 from genrec.trainers.evaluation import WeightedMean
 from genrec.trainers.parameter_groups import frozen_parameters, parameter_groups
-from genrec.trainers.world import ALONE, World
+from genrec.trainers.world import ALONE, APART, World
 
 if TYPE_CHECKING:
     from genrec.trainers.base import BaseTrainer
@@ -86,19 +88,29 @@ class EpochLoader:
                 yield waiting.result()
 
     def _cut(self, index: int) -> Any:
-        batch = self.plan[index]
-        return batch if self.world.size == 1 else share_of(batch, self.world.rank, self.world.size)
+        world = self.world
+        if world.size == 1:
+            return self.plan[index]
+        # A plan that can cuts the rows of this process alone; None says that the batch has none for it.
+        own = self.plan.share(index, world.rank, world.size) if isinstance(self.plan, SharedPlan) else None
+        return share_of(self.plan[index], world.rank, world.size) if own is None else Share(own, True)
 
 
 class Learner(pl.LightningModule):
-    """Binds a model, a view and a trainer's policy to Lightning's loop. ``resumed`` is the state of a killed run."""
+    """Binds a model, a view and a trainer's policy to Lightning's loop. ``resumed`` is the state of a killed run.
+
+    Steps train ``trained``, which is ``model`` unless processes hold parts of it (``divides``); ``bring`` makes the two
+    equal again.
+    """
 
     def __init__(
         self, policy: BaseTrainer, model: nn.Module, view: Any, *, resumed: dict[str, Any] | None = None
     ) -> None:
         super().__init__()
         self.policy = policy
-        self.model = model
+        self.divides = policy.hardware.divides
+        self._whole = (model,)  # in a tuple, so that it is no part of this module
+        self.trained = copy_to_divide(model) if self.divides else model
         self.view = view
         self.resumed = resumed
         self.schedule: Schedule = policy.schedule
@@ -107,8 +119,11 @@ class Learner(pl.LightningModule):
         self.loader: EpochLoader | None = None
         self.latest: Tensor | None = None  # loss of the last batch
         self.weight: Tensor | float = 1.0  # of this process's loss, such that the mean over processes is the batch's
+        self.asked_to_end: Tensor | bool = False  # by a signal to any of the processes
+        self.watch = LossWatch()
+        self.evaluates = False  # whether the epoch's steps are over
         self._frozen: list[nn.Parameter] = []
-        loss: Any = model.loss
+        loss: Any = self.trained.loss
         self.loss = torch.compile(loss) if policy.hardware.compile else loss
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -118,12 +133,26 @@ class Learner(pl.LightningModule):
         else:
             super().__setattr__(name, value)
 
+    @property
+    def model(self) -> nn.Module:
+        """The whole model, as it was when it was last brought up to date."""
+        return self._whole[0]
+
+    def bring(self) -> None:
+        """Gives ``model`` the weights as they are now; all processes call it."""
+        if self.divides:
+            bring_together(self.trained, self.model, self.device)
+
     # -- an epoch begins: Lightning asks for a loader once per epoch
 
     def train_dataloader(self) -> EpochLoader:
         policy, resumed = self.policy, self.resumed
+        if self.divides:
+            self.model.cpu()  # nobody needs it until the epoch is over
         self.step_in_epoch = 0
         self.means = WeightedMean()
+        self.watch = LossWatch()
+        self.evaluates = False
         if resumed is not None and resumed["step_in_epoch"] == 0:
             self._continue_draws(resumed)
         policy.current_epoch += 1
@@ -135,7 +164,8 @@ class Learner(pl.LightningModule):
                 self.means.count = resumed["count"]
         plan = policy.train_plan(self.view, self.model)
         ahead = self.device.type != "cpu"
-        self.loader = EpochLoader(plan, start=self.step_in_epoch, world=self.world, ahead=ahead)
+        start = self.step_in_epoch - int(policy.evaluation_due)  # an epoch of no batch would have no end either
+        self.loader = EpochLoader(plan, start=start, world=self.world, ahead=ahead)
         policy.begin_epoch(self.loader.num_batches, self.step_in_epoch)
         return self.loader
 
@@ -147,14 +177,15 @@ class Learner(pl.LightningModule):
                     "The run to be continued had another optimizer, other settings of it, or other parameter groups. "
                     "Use the same, or start again without resume."
                 )
-            optimizer.load_state_dict(self.resumed["optimizer"])
+            state = self.resumed["optimizer"]
+            optimizer.load_state_dict(divided_state(state, optimizer) if self.divides else state)
             if self.resumed["scaler"]:
                 self.trainer.precision_plugin.load_state_dict(self.resumed["scaler"])
             for callback in self.policy.extra_callbacks:
                 callback.load_state_dict(self.resumed["callbacks"].get(callback.state_key, {}))
 
     def on_train_epoch_start(self) -> None:
-        self.model.train()
+        self.trained.train()
         if self.resumed is not None and self.resumed["step_in_epoch"] > 0:
             self._continue_draws(self.resumed)  # last of all, so that nothing since the start can have drawn from it
         self.resumed = None
@@ -164,36 +195,51 @@ class Learner(pl.LightningModule):
         return self.policy.hardware.world
 
     def _continue_draws(self, resumed: dict[str, Any]) -> None:
-        """Random numbers go on as those of this process would have."""
+        """Random numbers go on as those of this process would have; one that was not there before has new ones."""
         if self.world.leads:
             set_rng_state(resumed["rng"])
         elif self.world.rank <= len(resumed.get("rng_of_others", ())):
             set_rng_state(resumed["rng_of_others"][self.world.rank - 1])
+        else:
+            seed_all(self.policy.context.seed + APART * self.world.rank + resumed["global_step"])
 
     # -- a step
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return _moved(batch, device, non_blocking=device.type == "cuda")
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        if not self.policy.evaluation_due:
+            return None
+        self.trainer.fit_loop.epoch_loop.max_steps = self.policy.max_steps or -1
+        return -1  # the steps of this epoch are done
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         if isinstance(batch, Share):
             return self._step_of_share(batch)
-        losses = self.policy.train_step(self.model, batch)
+        losses = self.policy.train_step(self.trained, batch)
         self.means.add({"loss": losses.total, **losses.parts}, losses.count)
         self.latest = losses.total.detach()
+        self.watch.see(self.latest, self.step_in_epoch)
         return losses.total
 
     def _step_of_share(self, share: Share) -> Tensor:
         """The loss of a share, weighted such that the mean over all processes is that of the whole batch."""
-        losses: Losses = self.policy.train_step(self.model, share.batch)
+        losses: Losses = self.policy.train_step(self.trained, share.batch)
         count = losses.count if share.counts else 0
         own = losses.total.detach().double() * count if count else losses.total.new_zeros((), dtype=torch.float64)
-        loss, whole = self.world.sum(torch.stack([own, own.new_tensor(count)])).unbind()
+        told = own.new_tensor([count, self.policy.is_asked_to_end])
+        loss, whole, asked = self.world.sum(torch.cat([own[None], told])).unbind()
+        self.asked_to_end = self.asked_to_end + asked
         if count:
             self.means.add({"loss": losses.total, **losses.parts}, count)
         self.latest = loss / whole.clamp(min=1)
+        self.watch.see(self.latest, self.step_in_epoch)
         self.weight = (count * self.world.size / whole.clamp(min=1)).to(losses.total.dtype)
-        return losses.total * self.weight
+        weighted = losses.total * self.weight
+        if self.divides:
+            level_gradients(self, weighted)
+        return weighted
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         self.policy.backward(self, loss)
@@ -235,6 +281,7 @@ class Learner(pl.LightningModule):
         self.policy.after_batch(self, stepped=stepped)
 
     def on_train_epoch_end(self) -> None:
+        self.evaluates = True
         self.policy.finish_epoch(self)
 
     # -- optimizer
@@ -244,17 +291,20 @@ class Learner(pl.LightningModule):
             torch.optim.AdamW, lr=DEFAULT_LR, weight_decay=DEFAULT_WEIGHT_DECAY, fused=True
         )
         groups = parameter_groups(
-            self.model,
+            self.trained,
             self.policy.parameter_groups,
             decay_embeddings=self.policy.decay_embeddings,
             separate_hidden=getattr(getattr(build, "func", build), "separate_hidden", False),
         )
         if not groups:
             raise GenrecError("trainer.parameter_groups freezes every parameter: nothing is left to train.")
-        self._frozen = frozen_parameters(self.model, self.policy.parameter_groups)
+        self._frozen = frozen_parameters(self.trained, self.policy.parameter_groups)
         for parameter in self._frozen:
             parameter.requires_grad_(False)
-        return build_optimizer(build, groups)
+        optimizer = build_optimizer(build, groups)
+        if self.divides:
+            adapt_optimizer(optimizer)
+        return optimizer
 
     def thaw(self) -> None:
         """Lets the parameters that were frozen for this training take gradients again."""
@@ -274,8 +324,9 @@ def _moved(batch: Any, device: torch.device, *, non_blocking: bool) -> Any:
 
 
 def _settings(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """What an optimizer's state says of its groups, their present rates left out."""
-    return [{name: value for name, value in group.items() if name != "lr"} for group in state["param_groups"]]
+    """What an optimizer's state says of its groups, without their present rates and how a step is computed."""
+    left_out = ("lr", "fused", "foreach")
+    return [{name: value for name, value in group.items() if name not in left_out} for group in state["param_groups"]]
 
 
 def optimizer_steps(num_batches: int, accumulate: int) -> int:

@@ -25,7 +25,7 @@ class OnlineTrainer(BaseTrainer):
     the metrics on the next slice, of the last epoch on the validation part. What the split holds out is never learned.
     """
 
-    max_epochs: int = 6  # slices
+    max_epochs: Count = 6  # slices
     monitor: str = "val/recall@10"
     first_share: Annotated[float, Gt(0), Lt(1)] = 0.5
     first_passes: Count = 5

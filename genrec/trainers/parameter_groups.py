@@ -65,6 +65,7 @@ def parameter_groups(
     homes = _homes(model, settings)
     embeddings = _weights_of(model, (nn.Embedding, TokenEmbedding, FieldEmbedding))
     sparse = _weights_of(model, (FieldEmbedding,), lambda module: module.sparse_gradients)
+    sparse |= _weights_of(model, (nn.Embedding,), lambda module: module.sparse)
     linear = _weights_of(model, (nn.Linear,)) - embeddings
     groups: dict[tuple[int, bool, bool, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():

@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genrec.annotations import Count
 from genrec.contracts import TEST, VAL, GenrecError, Plan, RunContext
 from genrec.metrics import codebook
 from genrec.semantic_ids import SemanticIds
 from genrec.tokenizers.collisions import EXPAND, EXTRA_DIGIT, Policy, check_policy, resolve_collisions
 from genrec.trainers.advanced import AdvancedTrainer
 from genrec.trainers.base import view_of
-from genrec.trainers.evaluation import device_of, evaluating
+from genrec.trainers.evaluation import SharedBatches, device_of, evaluating
+from genrec.trainers.world import ALONE, World
 
 logger = logging.getLogger("genrec.trainers")
 
@@ -28,12 +30,12 @@ ALL = "all"
 class RQVAETrainer(AdvancedTrainer):
     """An AdvancedTrainer for models that code item vectors; monitors the validation loss."""
 
-    max_epochs: int = 100
-    batch_size: int = 1024
-    eval_batch_size: int = 4096
-    max_eval_users: int | None = None
+    max_epochs: Count = 100
+    batch_size: Count = 1024
+    eval_batch_size: Count = 4096
+    max_eval_users: Count | None = None
     monitor: str = "val/loss"
-    eval_every_epochs: int = 5
+    eval_every_epochs: Count = 5
     use_scheduler: bool = False
 
     def check_model(self, model: Any) -> None:
@@ -96,9 +98,9 @@ class RQVAETrainer(AdvancedTrainer):
         if collisions == EXPAND and popularity is None:
             raise GenrecError("collisions=expand orders items by popularity: give popularity, one count per item.")
         with evaluating(model):
-            batches = [batch.vectors for batch in self._batches(model, data, ALL)]
-            codes = torch.cat([model.encode(vectors).cpu() for vectors in batches])
-            latents = torch.cat([model.latents(vectors).cpu() for vectors in batches])
+            batches = self._batches(model, data, ALL, shared=True)
+            found = [(model.encode(batch.vectors).cpu(), model.latents(batch.vectors).cpu()) for batch in batches]
+            codes, latents = (torch.cat(part) for part in zip(*self._world.in_turn(found), strict=True))
         report = codebook.evaluate_collisions(codes)
         logger.info(
             "Codes of %d items: %.1f%% unique, %d items share theirs, at most %d the same (collisions=%s)",
@@ -126,11 +128,18 @@ class RQVAETrainer(AdvancedTrainer):
         collisions = self.evaluate_collisions(model, data)
         return {**metrics, **{f"{ALL}/{name}": value for name, value in collisions.items()}}
 
+    @property
+    def _world(self) -> World:
+        return self.hardware_now.world
+
     def _codes(self, model: Any, data: Any, part: str) -> Tensor:
         with evaluating(model):
-            return torch.cat([model.encode(batch.vectors).cpu() for batch in self._batches(model, data, part)])
+            found = [model.encode(batch.vectors).cpu() for batch in self._batches(model, data, part, shared=True)]
+        return torch.cat(self._world.in_turn(found))
 
-    def _batches(self, model: Any, data: Any, part: str) -> Iterator[Any]:
+    def _batches(self, model: Any, data: Any, part: str, *, shared: bool = False) -> Iterator[Any]:
+        """The items of ``part``; ``shared``: of several processes each has every ``size``-th batch."""
         device = device_of(model)
-        for batch in view_of(data, model).eval_batches(part, batch_size=self.eval_batch_size):
+        batches = view_of(data, model).eval_batches(part, batch_size=self.eval_batch_size)
+        for batch in SharedBatches(batches, self._world if shared else ALONE):
             yield batch.to(device)

@@ -5,7 +5,7 @@ S samples, M items per sample, N items.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,13 @@ from genrec.data.sequences import history_batch
 from genrec.decoding.options import check_count, check_sampling
 from genrec.tables import to_text
 from genrec.trainers.evaluation import device_of, evaluating
+from genrec.trainers.world import ALONE, World
 
 _BATCH = 256  # users at a time
 _NO_LIMIT = 1_000_000  # history length for models that take any
 _SHOWN = 3  # items of a history in the table
 _WIDTH = 150
+_BLOCK = 64  # batches that are held at a time
 
 
 @dataclass(frozen=True)
@@ -101,30 +103,85 @@ def draw_samples(
     as nothing is held out here; users are drawn by ``seed``, each once while there are enough. The same seed gives the
     same samples, and the state of torch's own random numbers stays as it was.
     """
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    blocks = sample_blocks(model, data, num_samples, seed=seed, filter_seen=filter_seen, **options)
+    return joined_samples(list(blocks))
+
+
+def joined_samples(parts: Sequence[Samples]) -> Samples:
+    """Samples of one model, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    users = [part.users for part in parts if part.users is not None]
+    rows = [row for part in parts for row in part.histories or ()]
+    return Samples(
+        _stacked([part.items for part in parts]),
+        _stacked([part.scores for part in parts]),
+        np.concatenate(users) if users else None,
+        Ragged.from_rows(rows) if users else None,
+        parts[0].titles,
+    )
+
+
+def sample_blocks(
+    model: Any,
+    data: Any,
+    num_samples: int,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    filter_seen: bool = False,
+    world: World = ALONE,
+) -> Iterator[Samples]:
+    """The samples of ``draw_samples`` in pieces, each of ``_BLOCK`` batches.
+
+    Of a ``world`` of several processes each takes some batches; the leader is given the samples, the others nothing. A
+    batch has random numbers of its own, so it does not matter who draws it.
+    """
     check_count(num_samples)
     check_sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     check_can_generate(model)
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    prior = hasattr(model, "generate")
+    view = None if prior else data.view(model.view) if hasattr(data, "view") else data
+    users, histories = (None, None) if prior else _drawn_users(view, num_samples, seed)
     titles = getattr(data, "titles", None)
-    device = device_of(model)
-    generator = torch.Generator(device).manual_seed(seed)
-    with evaluating(model, seed):
-        if hasattr(model, "generate"):
-            found = model.generate(num_samples, generator=generator, **options)
-            return Samples(found.items.cpu(), found.scores.cpu(), titles=titles)
-        users, histories = _drawn_users(data.view(model.view) if hasattr(data, "view") else data, num_samples, seed)
-        parts: list[Recommendations] = []
-        for begin in range(0, num_samples, _BATCH):
-            rows = np.arange(begin, min(begin + _BATCH, num_samples))
-            batch = history_batch(
-                users[rows],
-                histories.take(rows),
-                max_history=getattr(model, "max_history", None) or _NO_LIMIT,
-                filter_seen=filter_seen,
+
+    def draw(rows: np.ndarray) -> Recommendations:
+        number = seed if not rows[0] else int(np.random.SeedSequence([seed, int(rows[0])]).generate_state(1)[0])
+        generator = torch.Generator(device_of(model)).manual_seed(number)
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "generator": generator}
+        with evaluating(model, number):
+            if users is None or histories is None:
+                return model.generate(len(rows), **options)
+            limit = getattr(model, "max_history", None) or _NO_LIMIT
+            known = histories.take(rows)
+            batch = history_batch(users[rows], known, max_history=limit, filter_seen=filter_seen)
+            return model.sample(batch.to(device_of(model)), 1, **options)
+
+    for begin in range(0, num_samples, _BLOCK * _BATCH):
+        block = np.arange(begin, min(begin + _BLOCK * _BATCH, num_samples))
+        batches = [block[first : first + _BATCH] for first in range(0, len(block), _BATCH)]
+        found = [draw(rows) for rows in batches[world.rank :: world.size]]
+        parts = world.brought([(one.items.cpu().numpy(), one.scores.float().cpu().numpy()) for one in found])
+        if parts:
+            in_order = [parts[place % world.size][place // world.size] for place in range(len(batches))]
+            items, scores = (_stacked([torch.from_numpy(part) for part in of]) for of in zip(*in_order, strict=True))
+            yield Samples(
+                items,
+                scores,
+                None if users is None else users[block],
+                None if histories is None else histories.take(block),
+                titles,
             )
-            parts.append(model.sample(batch.to(device), 1, generator=generator, **options))
-    items, scores = (torch.cat([getattr(part, name).cpu() for part in parts]) for name in ("items", "scores"))
-    return Samples(items, scores, users, histories, titles)
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """(S, M) of all rows; narrower parts are filled, items with IGNORE."""
+    width = max(part.shape[1] for part in parts)
+    fill = 0 if parts[0].is_floating_point() else IGNORE
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1]), value=fill) for part in parts])
 
 
 def check_can_generate(model: Any) -> None:

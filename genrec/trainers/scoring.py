@@ -17,8 +17,8 @@ from genrec.features import TaskSpec
 from genrec.metrics import binary, regression
 from genrec.metrics.binary import BinaryAccumulator
 from genrec.metrics.regression import RegressionAccumulator
+from genrec.progress import track
 from genrec.trainers.evaluation import SharedBatches, WeightedMean, device_of, evaluating
-from genrec.trainers.progress import track
 from genrec.trainers.world import ALONE, World
 
 _NAMES = {"train": "Scoring training rows", "val": "Validating", "test": "Testing"}
@@ -36,6 +36,7 @@ def evaluate_rows(
     loss: Callable[[Any, RowBatch], Losses] | None = None,
     collect: Callable[[RowBatch, dict[str, torch.Tensor]], None] | None = None,
     world: World = ALONE,
+    give_way: Callable[[], None] | None = None,
 ) -> dict[str, float]:
     """Metrics of every task on ``part``: ``test/auc``, or ``test/<task>/auc`` and their mean where tasks are several.
 
@@ -44,11 +45,12 @@ def evaluate_rows(
     also judged on the rows where that one happened, as ``<task>_given_<other>``: by the model's own prediction of that
     where it has one, else by its prediction of the task. ``loss`` adds ``<part>/loss``; ``collect`` is given every
     batch and its predictions. Of a ``world`` of several processes each takes some batches, and all are given the
-    metrics of all rows.
+    metrics of all rows. ``give_way`` is as in ``evaluate_retrieval``.
     """
     judges = {name: _Judge(task, name, view.features.tasks) for task, name in _judged(view.features.tasks)}
     means = WeightedMean()
-    for batch, predictions, losses in _predictions(model, view, part, batch_size, seed, progress, loss, world):
+    options: Any = {"batch_size": batch_size, "progress": progress, "world": world, "give_way": give_way}
+    for batch, predictions, losses in _predictions(model, view, part, seed=seed, loss=loss, **options):
         if losses is not None:
             means.add({"loss": losses.total}, losses.count)
         if collect is not None:
@@ -87,18 +89,27 @@ def predict_rows(
     ``world``."""
     found = [
         {name: values.float().cpu().numpy() for name, values in predictions.items()}
-        for _, predictions, _ in _predictions(model, view, part, batch_size, 0, progress, None, world)
+        for _, predictions, _ in _predictions(model, view, part, batch_size=batch_size, progress=progress, world=world)
     ]
     found = world.in_turn(found)
     return {name: np.concatenate([batch[name] for batch in found]) for name in (found[0] if found else ())}
 
 
 def _predictions(
-    model: Any, view: Any, part: str, batch_size: int, seed: int, progress: bool, loss: Any, world: World
+    model: Any,
+    view: Any,
+    part: str,
+    *,
+    batch_size: int,
+    progress: bool,
+    world: World,
+    seed: int = 0,
+    loss: Any = None,
+    give_way: Callable[[], None] | None = None,
 ) -> Iterator[tuple[RowBatch, dict[str, torch.Tensor], Losses | None]]:
     device = device_of(model)
     with evaluating(model, seed):
-        batches = SharedBatches(view.eval_batches(part, batch_size=batch_size), world)
+        batches = SharedBatches(view.eval_batches(part, batch_size=batch_size), world, give_way)
         for batch in track(batches, _NAMES.get(part, part), enabled=progress):
             batch = batch.to(device)
             yield batch, model.predict(batch), None if loss is None else loss(model, batch)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from genrec.annotations import Count
 from genrec.contracts import TRAIN
 from genrec.trainers.base import BaseTrainer
 
@@ -24,7 +25,7 @@ class SimpleTrainer(BaseTrainer):
     not how well the model recommends. The test metrics at the end are honest.
     """
 
-    train_recall_k: int = 10
+    train_recall_k: Count = 10
 
     def evaluate_epoch(self, model: nn.Module, view: Any) -> dict[str, float]:
         if not hasattr(model, "recommend") or not hasattr(view, "train"):
@@ -40,6 +41,7 @@ class SimpleTrainer(BaseTrainer):
             max_users=min(self.max_eval_users or _SAMPLE, _SAMPLE),
             seed=self.context.seed,
             progress=False,
+            give_way=self.give_way,
         )
 
     def epoch_line(self, train_metrics: dict[str, float], eval_metrics: dict[str, float]) -> str:

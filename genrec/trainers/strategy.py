@@ -8,7 +8,9 @@ from lightning_fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
+from genrec.trainers.division import divide
 from genrec.trainers.hardware import Hardware
+from genrec.trainers.learner import Learner
 from genrec.trainers.world import World
 
 
@@ -27,6 +29,8 @@ def strategy_options(hardware: Hardware, *, by_hand: bool) -> dict[str, Any]:
 
 def _strategy(hardware: Hardware, *, by_hand: bool) -> Strategy:
     environment = _Met(hardware.world)
+    if hardware.strategy == "fsdp":
+        return _Divided(by_hand=by_hand, cluster_environment=environment)
     # Not every parameter takes part in every step: a share may hold no target, and a stack its unused levels.
     return _Averaged(
         by_hand=by_hand, cluster_environment=environment, find_unused_parameters=True, broadcast_buffers=False
@@ -91,3 +95,11 @@ class _Averaged(DDPStrategy):
     def configure_ddp(self) -> None:
         if not self.by_hand:
             super().configure_ddp()
+
+
+class _Divided(_Averaged):
+    """Every process has a part of the model."""
+
+    def configure_ddp(self) -> None:
+        assert isinstance(self.lightning_module, Learner)
+        divide(self.lightning_module, self.root_device)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -28,7 +29,9 @@ T = TypeVar("T")
 Launcher = Literal["auto", "torchrun", "slurm"]
 
 _PATIENCE = timedelta(days=7)  # one process may train a tokenizer while the others wait; the dead are found otherwise
+APART = 1_000_003  # between the seeds of processes, which else would drop the same units for their rows
 _LOCAL = "127.0.0.1"
+_PIECE = 2**28  # bytes of an array that are sent at a time
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,14 @@ class World:
         dist.all_gather_object(found, value, group=self.group)
         return found
 
+    def brought(self, value: T) -> list[T]:
+        """The values of all processes in the order of their ranks, in the leader; nothing in the others."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] | None = [None] * self.size if self.leads else None
+        dist.gather_object(value, found, dst=0, group=self.group)
+        return found or []
+
     def in_turn(self, values: Sequence[T]) -> list[T]:
         """The values of all processes, of which each had every ``size``-th, in the order that they have together."""
         parts = self.gather(list(values))
@@ -109,8 +120,25 @@ class World:
     def sum(self, values: Tensor) -> Tensor:
         """``values`` summed over the processes, in place."""
         if self.size > 1:
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self.group if values.device.type == "cpu" else None)
         return values
+
+    def array(self, value: np.ndarray | None = None) -> np.ndarray:
+        """The array that the leader gives, in every process."""
+        if self.size == 1:
+            assert value is not None
+            return value
+        told: Any = self.agreed(None if value is None else (value.shape, value.dtype.str))
+        shape, kind = told
+        whole = np.empty(shape, dtype=kind) if value is None else np.ascontiguousarray(value)
+        for part in torch.from_numpy(whole.reshape(-1).view(np.uint8)).split(_PIECE):
+            dist.broadcast(part, src=0, group=self.group)
+        return whole
+
+    def wait(self) -> None:
+        """Until all processes have come here."""
+        if self.size > 1:
+            dist.barrier(group=self.group)
 
     def share(self, count: int) -> range:
         """Which of ``count`` things are this process's: every ``size``-th."""

@@ -22,7 +22,7 @@ def answer(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def test_config_of_several_runs_is_refused_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "leave out -m" in answer(capsys, "-m", "seed=1,2", "--cfg", "job")
+    assert "--multirun and --cfg" in answer(capsys, "-m", "seed=1,2", "--cfg", "job")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def faults(composer: Composer, line: str) -> dict[str, str]:
         ("+optimizer.foreach=true", "optimizer.foreach", "only with optimizer.fused=false"),
         ("optimizer=sgd optimizer.momentum=1", "optimizer.momentum", "below 1"),
         ("optimizer=sgd optimizer.momentum=0 optimizer.nesterov=true", "optimizer.nesterov", "a momentum above 0"),
-        ("optimizer=sgd +optimizer.dampening=.1 optimizer.nesterov=true", "optimizer.nesterov", "dampening=0"),
+        ("optimizer=sgd optimizer.dampening=.1 optimizer.nesterov=true", "optimizer.nesterov", "dampening=0"),
         ("optimizer=rmsprop optimizer.alpha=1", "optimizer.alpha", "below 1"),
         ("optimizer=adagrad optimizer.initial_accumulator_value=-1", "optimizer.initial_accumulator_value", "at least"),
         ("optimizer=nadam optimizer.momentum_decay=-1", "optimizer.momentum_decay", "at least 0"),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from genrec.config import recorded_config
+from genrec.config.recorded import ADDRESSES
 from genrec.config.targets import VARIABLE
 from genrec.contracts import GenrecError
+from genrec.remote.copies import localised
 
 GOOD = """
 model: {_target_: genrec.models.popularity.Popularity}
@@ -65,3 +68,28 @@ def test_only_the_environment_widens_it(tmp_path: Path, monkeypatch: pytest.Monk
         recorded_config(folder)
     monkeypatch.setenv(VARIABLE, "fractions")
     assert recorded_config(folder).allow_targets == ["fractions"]
+
+
+REMOTE = GOOD.replace("download: true", "path: 'memory://shop/x.csv', storage_options: {endpoint_url: http://evil}")
+
+
+def test_data_of_a_store_are_taken_from_the_copy_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = written(tmp_path, REMOTE + f"cache_dir: {tmp_path}/cache\n")
+    with pytest.raises(GenrecError, match=f"has no copy.*{ADDRESSES}=memory://shop/x.csv") as refused:
+        recorded_config(folder)
+    assert "\n" not in str(refused.value)
+    assert recorded_config(folder, data=False).data.source.path == "memory://shop/x.csv"
+    fsspec.filesystem("memory").pipe_file("/shop/x.csv", b"user_id,item_id\n")
+    copy = localised("memory://shop/x.csv", tmp_path / "cache")
+    source = recorded_config(folder).data.source
+    assert source.path == str(copy) and source.storage_options is None
+    monkeypatch.setenv(ADDRESSES, "s3://other, memory://shop")
+    source = recorded_config(folder).data.source
+    assert source.path == "memory://shop/x.csv" and source.storage_options is None
+
+
+@pytest.mark.parametrize("named", ["memory://sho", "memory://shop/y", "memory", "shop", ","])
+def test_no_other_address_is_meant(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ADDRESSES, named)
+    with pytest.raises(GenrecError, match="has no copy"):
+        recorded_config(written(tmp_path, REMOTE + f"cache_dir: {tmp_path}/nothing\n"))

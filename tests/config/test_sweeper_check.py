@@ -57,7 +57,7 @@ def test_no_plugins_at_all_is_a_missing_extra_too(composer: Composer, monkeypatc
 
 def test_a_grid_on_one_process_needs_no_extra(composer: Composer) -> None:
     config = composer.try_compose(("sweep=lr_patience",))
-    assert not isinstance(config, Exception) and list(missing_extras(config)) == []
+    assert not isinstance(config, Exception) and list(missing_extras(config.hydra)) == []
 
 
 def test_ends_are_checked_where_the_condition_holds(composer: Composer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -241,3 +242,21 @@ def test_a_fanout_bounds_the_incoming_edges_of_each_node_and_hops_reach_further(
             assert np.bincount(index[1]).max() <= 2, key
     assert len(found.nodes[USER]) > 1 and len(found.nodes["genres"]) > 0
     assert all(len(np.unique(nodes)) == len(nodes) for nodes in found.nodes.values())
+
+
+def test_a_model_that_looks_at_no_graph_has_none_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+
+    def relation(*args: Any, **options: Any) -> Relation:
+        built.append(options["target"])
+        return relation_of_column(*args, **options)
+
+    monkeypatch.setattr("genrec.data.dataset.relation_of_column", relation)
+    data = dataset(item_relations={"genres": "|"})
+    spec = replace(data.spec, num_users=7)
+    assert isinstance(spec.graph, TypedGraph) and built == []
+    assert spec.graph.num_nodes == data.graph.num_nodes and built == ["genres"]
+    assert spec.graph.edges.keys() == data.graph.edges.keys() and spec.graph.fingerprint == data.graph.fingerprint
+    assert spec.graph.train is data.graph.train and spec.graph.num_items == data.graph.num_items
+    assert spec.graph.train_weights is None and spec.graph.names("genres") == data.graph.names("genres")
+    assert both_ways(spec.graph).keys() == both_ways(data.graph).keys() and built == ["genres"]

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 
+from genrec.artifacts import fingerprint
+from genrec.data import interactions
 from genrec.data.interactions import DataReport, InteractionLog, encode
 
 
@@ -63,3 +66,14 @@ def test_report_shows_only_what_happened():
     report.add("unused_items", 34)
     report.notes.append("A note.")
     assert report.lines() == ["items of the table without any interaction: 1,234", "A note."]
+
+
+def test_the_fingerprint_of_a_long_table_makes_no_list_of_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is hashed is the JSON of each column, a few values at a time; the key is that of the whole."""
+    table = pl.DataFrame({"title": ["it's", None, 'a "b"', "ü", "\\"], "price": [1.5, None, 2.0, float("nan"), 3.0]})
+    whole = {name: json.dumps(table[name].to_list(), default=str) for name in table.columns}
+    monkeypatch.setattr(interactions, "_VALUES_AT_ONCE", 2)
+    content = interactions._table_content(table)
+    assert content is not None and fingerprint(content) == fingerprint(whole)
+    pieces = list(interactions._as_json(table["title"]).pieces)
+    assert len(pieces) == 5 and "".join(pieces) == whole["title"]

@@ -280,7 +280,7 @@ def test_yaml_lists_every_key_with_the_default_of_the_code(repository):
         parameters = inspect.signature(get_class(given.pop("_target_"))).parameters
         assert set(given) == set(parameters)
         for key, parameter in parameters.items():
-            if key not in ("source", "split", "path", "labels", "cache_dir", "by_type"):
+            if key not in ("source", "split", "path", "labels", "cache_dir", "by_type", "storage_options"):
                 assert given[key] == parameter.default, key
     assert node["by_type"] == {"dense": {}, "sparse": {}, "sequence": {}}
 

@@ -96,3 +96,17 @@ def test_rows_that_share_their_memory_are_masked_one_by_one() -> None:
     found = rank_items(scores, 2, torch.tensor([[3], [2], [IGNORE]]))
     assert found.items.tolist() == [[2, 1], [3, 1], [3, 2]]
     assert scores.tolist() == [[0.0, 1.0, 2.0, 3.0]] * 3
+
+
+def test_of_a_large_catalogue_many_rows_are_scored_together() -> None:
+    """Each slice of rows reads the vectors of all items anew, so a few rows at a time would read them all the while."""
+    slices: list[int] = []
+
+    def score_rows(rows: slice) -> torch.Tensor:
+        slices.append(rows.stop - rows.start)
+        return torch.zeros(1, 1).expand(rows.stop - rows.start, 100)
+
+    for num_items, expected in ((100, [70]), (1 << 20, [32, 32, 6]), (1 << 30, [32, 32, 6])):
+        slices.clear()
+        rank_rows(score_rows, num_rows=70, num_items=num_items, k=3)
+        assert slices == expected

@@ -7,12 +7,14 @@ import os
 import time
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
 from genrec.artifacts import Cache, write_json
 from genrec.doctor.cache import check_entries, check_temporary_files
 from genrec.doctor.findings import Places
+from genrec.remote.copies import localised
 from genrec.report.cleaning import clean_command
 from genrec.semantic_ids import SemanticIds
 from tests.doctor.places import places_in, states, the
@@ -107,3 +109,17 @@ def test_old_unfinished_files_are_told_and_young_ones_left_alone(places: Places)
     finding = the(check_temporary_files(places), "temporary files")
     assert finding.state == "warning" and finding.found.startswith("1 left behind")
     assert f"'{old}'" in finding.remedy and young.name not in finding.remedy
+
+
+def test_old_copies_of_remote_files_are_told_and_removed(places: Places) -> None:
+    memory = fsspec.filesystem("memory")
+    for content in (b"old", b"newer"):
+        memory.pipe_file("/copies/x.csv", content)
+        copy = localised("memory://copies/x.csv", places.cache_dir)
+    memory.pipe_file("/copies/y.csv", b"other")
+    other = localised("memory://copies/y.csv", places.cache_dir)
+    finding = the(check_entries(places), "old copies")
+    assert finding.found.startswith("1 entry") and "clean cache=true" in finding.remedy
+    clean_command(["cache=true", "yes=true", f"cache_dir={places.cache_dir}", f"runs_dir={places.runs_dir}"])
+    assert "old copies" not in states(check_entries(places)) and "torn entries" not in states(check_entries(places))
+    assert copy.read_bytes() == b"newer" and other.read_bytes() == b"other"

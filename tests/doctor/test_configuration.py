@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from genrec.doctor.command import COMPOSITION, CONFIG_CHECKS, places_of
@@ -70,6 +71,15 @@ def test_data_that_is_not_there_comes_with_a_way_to_it(tmp_path: Path) -> None:
     assert "data.source.download=true" in finding.remedy
     finding = the(ask("model=sasrec", "data=folder", "data.path=nowhere.csv"), "files")
     assert finding.state == "problem" and "data.path=" in finding.remedy and "download" not in finding.remedy
+
+
+def test_data_of_a_store_are_looked_for_and_not_fetched(tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe_file("/doctor/x.csv", CSV.encode())
+    words = ("model=sasrec", "data=folder", f"cache_dir={tmp_path}/cache")
+    finding = the(ask(*words, "data.path=memory://doctor/x.csv"), "files")
+    assert finding.state == "ok" and f"{len(CSV):,} bytes" in finding.found and not (tmp_path / "cache").exists()
+    finding = the(ask(*words, "data.path=memory://doctor/gone.csv"), "files")
+    assert finding.state == "problem" and "does not exist" in finding.found
 
 
 def test_data_that_the_run_may_fetch_is_not_fetched_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

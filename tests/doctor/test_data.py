@@ -28,7 +28,7 @@ def places(tmp_path: Path) -> Places:
 
 def test_the_names_are_those_of_the_config_and_every_source_is_known(tmp_path: Path, repository: Path) -> None:
     named = {data.option: data for data in named_data(tmp_path)}
-    options = {path.stem for path in (repository / "conf" / "data").glob("*.yaml")} - {"folder", "table"}
+    options = {path.stem for path in (repository / "conf" / "data").glob("*.yaml")} - {"folder", "large", "table"}
     assert named.keys() < options
     with Composer() as composer:
         for option in sorted(options):
@@ -88,6 +88,12 @@ def test_a_folder_of_data_sets_that_is_named_must_be_there(places: Places, monke
     monkeypatch.setenv("GENREC_DATA", str(absent.data_root))
     (finding,) = check_data_root(absent)
     assert finding.name == "GENREC_DATA" and finding.state == "problem" and "export GENREC_DATA=" in finding.remedy
+
+
+def test_a_remote_folder_of_data_sets_is_not_looked_into(places: Places) -> None:
+    remote = Places(places.runs_dir, Path("s3://bucket/sets"), places.cache_dir)
+    (finding,) = check_data_root(remote)
+    assert finding.state == "ok" and "is remote" in finding.found and list(check_data_sets(remote)) == []
 
 
 def test_the_prepared_data_sets_are_whole(data_root: Path, tmp_path: Path) -> None:

@@ -290,3 +290,16 @@ def test_a_run_measures_the_model_and_every_baseline_on_the_test_part_only(
     results = next(message for message in caplog.messages if message.startswith("results"))
     assert "beyond accuracy (top 10)" in results
     assert not any(f"{metric}@" in caplog.text for metric in METRICS)
+
+
+def test_diversity_copies_no_vectors_of_items_that_are_not_shown() -> None:
+    """Vectors stay those that were given: a copy of a large catalogue's for every model judged would be gigabytes."""
+    vectors = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    judge = BeyondAccuracy([3], np.ones(50), np.ones(2), vectors)
+    shared = [part for part in vars(judge).values() if isinstance(part, torch.Tensor) and part.shape == (50, 4)]
+    assert [part.data_ptr() for part in shared] == [vectors.__array_interface__["data"][0]]
+    lists = torch.tensor([[4, 9, 30], [9, 1, IGNORE]])
+    judge.update(lists, torch.tensor([0, 1]))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    first = np.mean([1 - unit[i] @ unit[j] for i, j in ((4, 9), (4, 30), (9, 30))])
+    assert judge.compute()["diversity@3"] == pytest.approx((first + 1 - unit[9] @ unit[1]) / 2, abs=1e-6)

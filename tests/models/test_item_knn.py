@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from collections import Counter
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from genrec.contracts import DataSpec, GenrecError
+from genrec.contracts import IGNORE, DataSpec, GenrecError, HistoryBatch
 from genrec.data.ragged import Ragged
 from genrec.models import item_knn
 from genrec.models.item_knn import ItemKNN
@@ -138,3 +139,31 @@ def test_mistakes_are_named(arguments: dict) -> None:
 def test_needs_training_data() -> None:
     with pytest.raises(GenrecError, match="training part"):
         ItemKNN(DataSpec(num_users=1, num_items=5))
+
+
+@pytest.mark.parametrize("similarity", ["count", "cosine"])
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("k", [3, 12])
+def test_of_a_large_catalogue_only_reached_items_are_scored(
+    monkeypatch: pytest.MonkeyPatch, similarity: Any, seen: bool, k: int
+) -> None:
+    """Lists and scores are those of scoring every item, also where neighbours are too few for a list."""
+    rng = np.random.default_rng(3)
+    train = Ragged.from_lengths(np.minimum(rng.geometric(0.1, size=200), 39), np.full(25, 8))
+    spec = DataSpec(num_users=25, num_items=60, train=train)
+    model = ItemKNN(spec, num_neighbors=4, similarity=similarity, window=3)
+    items = torch.from_numpy(rng.integers(60, size=(30, 6)))
+    lengths = torch.from_numpy(rng.integers(1, 7, size=30))
+    hidden = torch.where(torch.rand(30, 6) < 0.3, IGNORE, items) if seen else None
+    batch = HistoryBatch(torch.arange(30), items, lengths, hidden)
+    plain = model.recommend(batch, k)
+    rows: list[int] = []
+    scored = ItemKNN._scores
+    monkeypatch.setattr(
+        ItemKNN, "_scores", lambda self, part, recency: rows.append(len(part)) or scored(self, part, recency)
+    )
+    monkeypatch.setattr(item_knn, "_LARGE", 10)
+    monkeypatch.setattr(item_knn, "_EDGES_AT_ONCE", 100)
+    large = model.recommend(batch, k)
+    assert torch.equal(large.items, plain.items) and torch.equal(large.scores, plain.scores)
+    assert sum(rows) < 30, "rows were scored over the whole catalogue although their neighbours suffice"

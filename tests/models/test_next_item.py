@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from genrec.contracts import IGNORE, GenrecError, HistoryBatch, SequenceBatch
-from genrec.losses import FullCrossEntropy, InBatchSoftmax
+from genrec.contracts import IGNORE, DataSpec, GenrecError, HistoryBatch, SequenceBatch
+from genrec.losses import GBCE, FullCrossEntropy, InBatchSoftmax, SampledSoftmax
 from genrec.models.bpr_mf import BPRMF
 from genrec.models.comirec import ComiRec
 from genrec.models.dssm import DSSM
@@ -20,6 +21,8 @@ from genrec.models.lightgcn import LightGCN
 from genrec.models.next_item import products, running_mean
 from genrec.models.sasrec import SASRec
 from genrec.models.youtube_dnn import YouTubeDNN
+from genrec.optimizers import RowwiseAdagrad, build_optimizer
+from genrec.trainers.parameter_groups import parameter_groups
 from tests.models.contract import NUM_ITEMS, ROWS, histories, ring_spec, ring_view
 
 SEQUENTIAL = [SASRec, HSTU, DSSM, YouTubeDNN, GRU4Rec, ComiRec]
@@ -155,3 +158,104 @@ def test_products_of_interests_are_the_largest() -> None:
 def test_running_mean() -> None:
     x = torch.tensor([[[2.0], [4.0], [9.0]]])
     assert running_mean(x).flatten().tolist() == [2.0, 3.0, 5.0]
+
+
+SAMPLED = ["pointwise", "pairwise", "listwise", "in_batch"]
+
+
+def rows_batch() -> SequenceBatch:
+    return SequenceBatch(
+        torch.tensor([3, 4]),
+        torch.tensor([[4, 5, 6], [1, 2, 0]]),
+        torch.tensor([3, 2]),
+        torch.tensor([[IGNORE, 6, 7], [2, 3, IGNORE]]),
+    )
+
+
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("loss", [*SAMPLED, GBCE(num_negatives=3), SampledSoftmax(num_negatives=4, shared=False)])
+@pytest.mark.parametrize("kind", [SASRec, HSTU, GRU4Rec])
+def test_a_step_of_some_rows_is_the_step_of_the_whole_table(
+    kind: Any, loss: Any, text: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss and gradients of ``sparse_gradients`` are those of the dense ones, and hold no other rows."""
+    drawn = torch.tensor([[9, 2, 11, 9]])
+
+    def draw(num_negatives: int, targets: Tensor, num_items: int, *, shared: bool, **_: Any) -> Tensor:
+        assert num_items == NUM_ITEMS, "negatives come from the whole catalogue"
+        return drawn[:, :num_negatives].expand(1 if shared else len(targets), -1)
+
+    monkeypatch.setattr("genrec.losses._draw", draw)
+    options = {"loss": loss, "text": text} | ({"tie": False} if kind is GRU4Rec else {})
+    dense, sparse = (build(kind, **options, sparse_gradients=some).eval() for some in (False, True))
+    sparse.load_state_dict(dense.state_dict())
+    one, other = dense.loss(rows_batch()), sparse.loss(rows_batch())
+    torch.testing.assert_close(one.total, other.total)
+    assert one.count == other.count == 4
+    one.total.backward()
+    other.total.backward()
+    for (name, mine), (_, its) in zip(dense.named_parameters(), sparse.named_parameters(), strict=True):
+        if mine.grad is None:
+            continue
+        assert its.grad is not None
+        if its.grad.is_sparse:
+            assert name in ("items.weight", "output.weight")
+            rows = set(its.grad.coalesce().indices()[0].tolist())
+            negatives = set(drawn.flatten().tolist()) if loss != "in_batch" else set()
+            assert rows <= {0, 1, 2, 3, 4, 5, 6, 7} | negatives
+        torch.testing.assert_close(its.grad.to_dense() if its.grad.is_sparse else its.grad, mine.grad)
+    assert sparse.items.weight.grad.is_sparse
+
+
+def test_other_rows_stay_where_they_are_under_rowwise_adagrad() -> None:
+    model = build(SASRec, loss="in_batch", sparse_gradients=True)
+    before = model.items.weight.detach().clone()
+    groups = parameter_groups(model)
+    assert [group["names"] for group in groups if group.get("sparse")] == [["items.weight"]]
+    optimizer = build_optimizer(RowwiseAdagrad, groups)
+    model.loss(rows_batch()).total.backward()
+    optimizer.step()
+    moved = (model.items.weight.detach() != before).any(dim=1).nonzero().flatten().tolist()
+    assert {2, 3, 6, 7} <= set(moved) <= {1, 2, 3, 4, 5, 6, 7}
+    assert optimizer.state[model.items.weight]["sum"].shape == (NUM_ITEMS,)
+
+
+def test_no_tensor_of_the_size_of_the_catalogue_is_made_in_a_step() -> None:
+    """A step over some rows of a large table: nothing that is computed has a row per item."""
+    spec = DataSpec(num_items=50_000, train=ring_spec().train)
+    model = SASRec(spec, embedding_dim=8, max_history=6, loss="listwise", sparse_gradients=True)
+    model.loss(rows_batch())  # sums the chances up, once
+    with Sizes() as sizes:
+        model.loss(rows_batch()).total.backward()
+    of_rows = [shape for shape in sizes.seen if len(shape) > 1 and shape[0] == 50_000 and shape not in ((50_000, 8),)]
+    assert not of_rows and sizes.dense_rows == 0
+
+
+class Sizes(TorchDispatchMode):
+    """The shapes of all results, and how many new dense ones had a row for each of 50,000 items."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[int, ...]] = set()
+        self.dense_rows = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor):
+            self.seen.add(tuple(found.shape))
+            fresh = found.layout == torch.strided and not found._is_view() and "detach" not in str(func)
+            self.dense_rows += fresh and tuple(found.shape) == (50_000, 8)
+        return found
+
+
+def test_sparse_gradients_need_a_loss_of_some_items() -> None:
+    with pytest.raises(GenrecError, match=r"model\.sparse_gradients=true: FullCrossEntropy.*model\.loss=listwise"):
+        build(SASRec, loss="full", sparse_gradients=True)
+
+
+def test_nothing_scored_gives_no_gradient_of_rows() -> None:
+    model = build(SASRec, loss="listwise", sparse_gradients=True)
+    batch = rows_batch()
+    found = model.loss(SequenceBatch(batch.users, batch.items, batch.lengths, torch.full_like(batch.targets, IGNORE)))
+    found.total.backward()
+    assert found.count == 0 and float(model.items.weight.grad.to_dense().abs().sum()) == 0.0

@@ -9,6 +9,7 @@ from torch import nn
 
 from genrec.contracts import DataSpec, GenrecError, ItemBatch, Task
 from genrec.metrics.codebook import evaluate_quantization
+from genrec.models import rqvae
 from genrec.models.rqvae import RQVAE, LinearPath
 
 
@@ -191,3 +192,16 @@ def test_half_precision_changes_neither_codes_nor_the_precision_of_latents() -> 
             losses = model.loss(batch_of(vectors))
         assert losses.total.dtype == torch.float32
         torch.testing.assert_close(losses.total, model.loss(batch_of(vectors)).total, rtol=2e-2, atol=0)
+
+
+def test_codebooks_are_placed_by_a_sample_of_a_large_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    latents = RQVAE.latents
+    monkeypatch.setattr(rqvae, "_SAMPLE", 100)
+    monkeypatch.setattr(RQVAE, "latents", lambda self, vectors: seen.append(len(vectors)) or latents(self, vectors))
+    vectors = torch.randn(150, 8, generator=torch.Generator().manual_seed(0))
+    for count in (100, 150):
+        model = RQVAE(DataSpec(item_vectors=vectors.numpy()), hidden_dims=[8], latent_dim=4, num_embeddings=4)
+        model.initialize(vectors[:count])
+        assert bool(model.initialized)
+    assert seen == [100, 100]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from genrec.nn import embedding
 from genrec.nn.embedding import TokenEmbedding, code_centroids, prefix_tokens, principal_components, standardised
 
 
@@ -65,3 +67,28 @@ def test_principal_components_equal_those_of_a_decomposition():
 def test_standardised_leaves_constants_at_zero():
     vectors = torch.tensor([[1.0, 4.0], [3.0, 4.0]])
     assert standardised(vectors).tolist() == [[-1.0, 0.0], [1.0, 0.0]]
+
+
+def test_code_centroids_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    vectors, codes = rng.normal(size=(100, 5)).astype(np.float32), rng.integers(4, size=(100, 3))
+    residual = vectors.astype(np.float64) - vectors.astype(np.float64).mean(axis=0)
+    expected = []
+    for level in range(3):
+        sums = np.zeros((4, 5))
+        np.add.at(sums, codes[:, level], residual)
+        centroid = sums / np.bincount(codes[:, level], minlength=4)[:, None]
+        residual = residual - centroid[codes[:, level]]
+        expected.append(centroid.astype(np.float32))
+    for found, wanted in zip(code_centroids(codes, (4, 4, 4), vectors), expected, strict=True):
+        assert np.array_equal(found.numpy(), wanted), "small catalogues keep the very digits they had"
+    monkeypatch.setattr(embedding, "_ITEMS_AT_ONCE", 7)
+    for found, wanted in zip(code_centroids(codes, (4, 4, 4), vectors), expected, strict=True):
+        np.testing.assert_allclose(found.numpy(), wanted, atol=1e-6)
+
+
+def test_principal_components_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = torch.randn(100, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 7.0)
+    whole = principal_components(vectors, 4)
+    monkeypatch.setattr(embedding, "_ITEMS_AT_ONCE", 7)
+    torch.testing.assert_close(principal_components(vectors, 4), whole, atol=1e-5, rtol=1e-4)

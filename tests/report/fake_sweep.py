@@ -89,6 +89,9 @@ def fake_sweep(
     return folder
 
 
+_GROUPS = ("model", "trainer", "data", "optimizer", "scheduler")
+
+
 def _config(overrides: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
     config: dict[str, Any] = {"seed": 42, "optimizer": {"lr": 0.001}, **extra}
     for name, value in overrides.items():
@@ -96,6 +99,8 @@ def _config(overrides: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str,
         node = config
         for part in above:
             node = node.setdefault(part, {})
-        if isinstance(node, dict) and not (not above and isinstance(node.get(last), dict)):
+        if not above and last in _GROUPS:  # composed of the file of that name
+            config.setdefault(last, {}).setdefault("_target_", f"genrec.{last}.{value}")
+        elif isinstance(node, dict) and not (not above and isinstance(node.get(last), dict)):
             node[last] = yaml.safe_load(str(value))
     return config

@@ -51,6 +51,8 @@ def test_the_first_look(read: PageReader) -> None:
 
 def test_time_memory_and_environment(read: PageReader) -> None:
     assert "2.0 s (median of 10)" in read.text
+    assert "stage time peak memory data 0.5 s 301 MB fit 1 min 23 s 801 MB" in read.text
+    assert "tells no peak of a stage" not in read.text
     assert "commit abcdef012345 files changed since 3 device cpu threads 1" in read.text
     assert "data fingerprint f1f2f3" in read.text and "torch 2.13.0" in read.text
 

@@ -44,7 +44,10 @@ def make_retrieval_run(folder: Path, *, num_users: int = 400, **facts: Any) -> P
         "versions": {"torch": "2.13.0"}, "git": {"commit": "abcdef0123456789", "changed_files": 3},
         "host": {"device": "cpu", "threads": 1}, "data_fingerprint": "f1f2f3"})  # fmt: skip
     write_json(folder / "timing.json", {"data": 0.5, "fit": 83.0, "test": 1.5, "total": 85.0})
-    write_json(folder / "resources.json", {"parameters": 289_856, "peak_resident_bytes": 801_000_000})
+    write_json(folder / "resources.json", {"parameters": 289_856, "peak_resident_bytes": 801_000_000,
+                                            "stages": {"data": {"seconds": 0.5, "peak_resident_bytes": 301_000_000},
+                                                       "fit": {"seconds": 83.0, "peak_resident_bytes": 801_000_000}},
+                                            "stage_peaks": "own"})  # fmt: skip
     write_json(folder / "tokenizer_report.json", {"unique_share": 0.785, "num_colliding_items": 204.0})
     codes = np.array([[item // 16, item // 4 % 4, item % 4] for item in range(64)])
     SemanticIds(codes, (4, 4, 8), 2).save(folder / "semantic_ids.npz")

@@ -189,7 +189,7 @@ def test_a_bomb_is_refused_by_what_it_says_and_by_what_it_is(tmp_path: Path, mon
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(4_000_000))
-    monkeypatch.setattr("genrec.data.download._UNSUSPICIOUS", 1_000_000)
+    monkeypatch.setattr("genrec.data.unpacking._UNSUSPICIOUS", 1_000_000)
     with pytest.raises(GenrecError, match="over 100 times its own size; refused"):
         extract_zip(path, tmp_path / "out")
     content = path.read_bytes()  # and one that says it is small: both the size in front and that of the directory

@@ -67,6 +67,24 @@ def test_auto_is_the_newest_unfinished_of_the_same_command(tmp_path: Path) -> No
     assert resumed_sweep(["-m", "model=tiger"], "auto", tmp_path) is None
 
 
+def make_jobs(folder: Path, *states: str) -> Path:
+    for number, state in enumerate(states):
+        write_json(folder / str(number) / "run.json", {"state": state, "config_key": "k", "started": 1.0})
+    return folder
+
+
+def test_auto_takes_what_has_failed_for_unfinished(tmp_path: Path) -> None:
+    root = tmp_path / "multirun" / "d"
+    failed = make_jobs(make_sweep(root / "failed", started=2.0, state="finished"), "finished", "failed", "pruned")
+    make_jobs(make_sweep(root / "older", started=1.0, state="finished"), "finished")
+    make_jobs(make_sweep(root / "search", started=9.0, state="finished", sweeper="optuna"), "failed")
+    make_sweep(root / "search", [*WORDS, "hydra/sweeper=optuna"], started=9.0, state="finished", sweeper="optuna")
+    assert resumed_sweep(WORDS, "auto", tmp_path) == failed
+    assert resumed_sweep([*WORDS, "hydra/sweeper=optuna"], "auto", tmp_path) is None  # its trials are not repeated
+    make_jobs(make_sweep(root / "anew", started=3.0, state="finished"), "finished", "finished", "pruned")
+    assert resumed_sweep(WORDS, "auto", tmp_path) is None
+
+
 def test_named_folder_must_hold_a_sweep_of_this_command(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "s", state="finished")
     assert resumed_sweep(WORDS, str(folder), tmp_path) == folder

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from genrec.contracts import GenrecError, RunContext
+from genrec.tokenizers import quality, rqkmeans
 from genrec.tokenizers.features import item_features
 from genrec.tokenizers.rqkmeans import RQKMeans
 
@@ -113,3 +114,23 @@ def test_the_codec_of_a_text_only_tokenizer_gives_its_own_codes(catalogue: Any, 
     content = result.semantic_ids.codes[:, : result.semantic_ids.num_content_levels]
     assert (result.codec(catalogue.vectors) == content).mean() > 0.99  # assignments of the last Lloyd's step may differ
     assert fit(catalogue, context).codec is None  # of a new item there is no co-occurrence
+
+
+def test_rows_are_added_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    vectors, table = rng.normal(size=(20, 3)).astype(np.float32), rng.normal(size=(4, 3)).astype(np.float32)
+    rows = rng.integers(4, size=20)
+    expected = vectors + table[rows]
+    monkeypatch.setattr(rqkmeans, "_ITEMS_AT_ONCE", 6)
+    rqkmeans._add_rows(vectors, table, rows)
+    assert np.array_equal(vectors, expected)
+
+
+def test_the_share_of_variance_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    vectors, rebuilt = rng.normal(size=(20, 3)).astype(np.float32), rng.normal(size=(20, 3)).astype(np.float32)
+    codes, books = np.zeros((20, 1), dtype=np.int64), [np.zeros((2, 3), np.float32)]
+    whole = ((vectors - rebuilt) ** 2).sum() / ((vectors - vectors.mean(axis=0)) ** 2).sum()
+    monkeypatch.setattr(quality, "_ITEMS_AT_ONCE", 6)
+    found = quality.quality_report(vectors, rebuilt, codes, books)["reconstruction_error"]
+    assert found == pytest.approx(whole, rel=1e-5)

@@ -93,3 +93,11 @@ def test_mistakes_name_the_file_and_the_way_out(tmp_path: Path) -> None:
             encode_file(codec(), tmp_path / name, tmp_path / "codes.npy")
     with pytest.raises(GenrecError, match="No codec"):
         ResidualCodec.load(tmp_path / "codec.npz")
+
+
+def test_codebooks_of_half_precision_are_read(tmp_path: Path) -> None:
+    whole = codec()
+    halves = [book.astype(np.float16) for book in whole.codebooks]
+    ResidualCodec(whole.transform, halves).save(tmp_path / "codec.npz")
+    rounded = ResidualCodec(whole.transform, [book.astype(np.float32) for book in halves])
+    np.testing.assert_array_equal(ResidualCodec.load(tmp_path / "codec.npz")(VECTORS), rounded(VECTORS))

@@ -9,7 +9,15 @@ from trainer_toys import toy_model, toy_view
 from genrec.contracts import HistoryBatch, Recommendations
 from genrec.data.ragged import Ragged
 from genrec.data.sequences import SequencesView
-from genrec.trainers.evaluation import WeightedMean, evaluate_retrieval, evaluating, memorisation_view, next_item_batch
+from genrec.trainers.evaluation import (
+    SharedBatches,
+    WeightedMean,
+    evaluate_retrieval,
+    evaluating,
+    memorisation_view,
+    next_item_batch,
+)
+from genrec.trainers.world import World
 
 
 class Fixed:
@@ -116,3 +124,17 @@ def test_weighted_mean() -> None:
     mean.add({"a": torch.tensor(1.0)}, 1)
     mean.add({"a": torch.tensor(4.0)}, 2)
     assert mean.result() == {"a": 3.0}
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_processes_are_asked_to_give_way_equally_often(size: int) -> None:
+    """Also those with fewer batches than others: they answer each other."""
+    asked, taken = [], []
+    for rank in range(size):
+        times: list[int] = []
+        batches = SharedBatches(range(5), World(rank=rank, size=size), lambda times=times: times.append(1))
+        found = list(batches)
+        assert len(batches) == len(found)
+        asked.append(len(times))
+        taken += found
+    assert asked == [-(-5 // size)] * size and sorted(taken) == list(range(5))

@@ -85,9 +85,11 @@ def test_a_launcher_that_is_not_there_is_named(launcher: Any) -> None:
         Hardware(accelerator="cpu", strategy="ddp", launcher=launcher).join()
 
 
-def test_a_model_is_not_divided_yet() -> None:
-    with pytest.raises(GenrecError, match="hardware=ddp"):
-        Hardware(accelerator="cpu", strategy="fsdp", devices=2).join()
+def test_what_is_trained_beside_is_held_whole() -> None:
+    hardware = Hardware(accelerator="cpu", strategy="fsdp", devices=2)
+    assert (hardware.undivided().strategy, hardware.strategy) == ("ddp", "fsdp")
+    assert hardware.undivided().devices == 2
+    assert Hardware(accelerator="cpu").undivided().strategy == "auto"
 
 
 def test_several_processes_do_not_come_of_themselves(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def figures(hardware: Hardware, folder: str, names: list[str]) -> dict[str, Any]
 def _figures(hardware: Hardware, folder: Path, words: list[str]) -> dict[str, Any]:
     rank = hardware.world.rank
     common = ["trainer.max_epochs=2", "baselines=null", "progress=false", "optimizer=sgd", "optimizer.lr=0.05"]
-    config = compose_config([*words, *common, f"output_dir={folder}", f"cache_dir={folder}/cache_{rank}"])
+    config = compose_config([*common, *words, f"output_dir={folder}", f"cache_dir={folder}/cache_{rank}"])
     context, trainer = _policy(config, hardware, folder, resume=False)
     prepared = prepare(config, context)
     model = _built(config, prepared)

@@ -13,6 +13,7 @@ from several import in_two
 from trainer_toys import same_files, toy_context, toy_model, toy_view
 
 from genrec.artifacts import write_json
+from genrec.contracts import GenrecError
 from genrec.trainers.advanced import AdvancedTrainer
 from genrec.trainers.evidence import ListEvidence
 from genrec.trainers.hardware import Hardware
@@ -37,12 +38,17 @@ def talk(hardware: Hardware) -> dict[str, Any]:
         "told": world.told(f"by {rank}"),
         "sum": world.sum(torch.tensor([1.0, rank])).tolist(),
         "leads": world.leads,
+        "array": world.array(np.arange(6, dtype=np.int16).reshape(2, 3) if world.leads else None),
+        "brought": world.brought(rank),
     }
 
 
 def test_what_processes_tell_each_other() -> None:
     found = in_two(talk)
     assert [one.pop("leads") for one in found] == [True, False]
+    for found_array in (one.pop("array") for one in found):
+        np.testing.assert_array_equal(found_array, np.arange(6, dtype=np.int16).reshape(2, 3))
+    assert [one.pop("brought") for one in found] == [[0, 1], []]
     expected = {
         "gather": [0, 10],
         "in_turn": ["0", "1", "2", "3", "4"],
@@ -70,9 +76,9 @@ class Watching(AdvancedTrainer):
         self.losses.append(float(learner.latest))
 
 
-def trained(hardware: Hardware, folder: str, dropout: float = 0.0, **changes: Any) -> dict[str, Any]:
+def trained(hardware: Hardware, folder: str, dropout: float = 0.0, kind: Any = None, **changes: Any) -> dict[str, Any]:
     """A run of the toy model; dropout draws other units in other processes, so comparisons do without."""
-    trainer = Watching(**{**OPTIONS, **changes.pop("options", {})})
+    trainer = (kind or Watching)(**{**OPTIONS, **changes.pop("options", {})})
     trainer.losses = []
     optimizer = functools.partial(torch.optim.SGD, lr=0.5)
     context = toy_context(Path(folder), hardware=hardware, optimizer=optimizer, **changes)
@@ -162,7 +168,12 @@ def test_a_pruned_run_ends_in_all_processes(tmp_path: Path) -> None:
 
 def resumed(hardware: Hardware, folder: str) -> dict[str, Any]:
     """Stops within the second epoch as if it had been killed, and goes on from the last checkpoint."""
+    killed(hardware, folder, 0.2)
+    hardware.world.wait()  # a checkpoint may still be on its way; with a process that is dead it is not
+    return trained(hardware, folder, 0.2, resume=True, options={"checkpoint_every_steps": 3})
 
+
+def killed(hardware: Hardware, folder: str, dropout: float) -> None:
     class Killed(BaseException):
         pass
 
@@ -178,8 +189,7 @@ def resumed(hardware: Hardware, folder: str) -> dict[str, Any]:
     optimizer = functools.partial(torch.optim.SGD, lr=0.5)
     context = toy_context(Path(folder), hardware=hardware, optimizer=optimizer)
     with pytest.raises(Killed):
-        trainer.fit(toy_model(dropout=0.2), toy_view(), context)
-    return trained(hardware, folder, 0.2, resume=True, options={"checkpoint_every_steps": 3})
+        trainer.fit(toy_model(dropout=dropout), toy_view(), context)
 
 
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
@@ -190,3 +200,53 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     assert 0 < len(parts[0]["losses"]) < len(whole[0]["losses"])
     same_files(tmp_path / "whole", tmp_path / "parts", ["best_model.pt", "final_model.pt"])
     assert parts[0]["final"] == parts[1]["final"] == whole[0]["final"]
+
+
+def in_folders_of_their_own(hardware: Hardware, folder: str) -> str:
+    """Each process has another checkpoint, as on machines that do not share the output folder."""
+    own = Path(folder) / str(hardware.world.rank)
+    killed(hardware, str(own), 0.0)  # the leader alone writes
+    with pytest.raises(GenrecError) as raised:
+        trained(hardware, str(own), resume=True)
+    return str(raised.value)
+
+
+def test_processes_that_read_different_checkpoints_are_told(tmp_path: Path) -> None:
+    for said in in_two(in_folders_of_their_own, str(tmp_path)):
+        assert "(its step: process 0: 30, process 1: none)" in said and "share it between them" in said
+
+
+def gone_on(hardware: Hardware, folder: str, dropout: float) -> dict[str, Any]:
+    """Goes on with what another number of processes has left; ``draws`` are what this process would draw next."""
+    draws = []
+
+    class Drawing(Watching):
+        def train_step(self, model: Any, batch: Any) -> Any:
+            if not draws:
+                draws.extend(torch.rand(3, generator=_copy_of_the_generator()).tolist())
+            return super().train_step(model, batch)
+
+    found = trained(hardware, folder, dropout, kind=Drawing, resume=True, options={"checkpoint_every_steps": 3})
+    return {**found, "draws": draws}
+
+
+def _copy_of_the_generator() -> torch.Generator:
+    generator = torch.Generator()
+    generator.set_state(torch.get_rng_state())
+    return generator
+
+
+@pytest.mark.parametrize("numbers", ["2 -> 1", "1 -> 2"])
+def test_a_run_goes_on_with_another_number_of_processes(both: Any, tmp_path: Path, numbers: str) -> None:
+    single = both[0]
+    if numbers == "2 -> 1":
+        in_two(killed, str(tmp_path), 0.0)
+        found = [gone_on(Hardware(accelerator="cpu"), str(tmp_path), 0.0)]
+    else:
+        killed(Hardware(accelerator="cpu"), str(tmp_path), 0.0)
+        found = in_two(gone_on, str(tmp_path), 0.0)
+        assert found[0]["draws"] != found[1]["draws"]  # or both would drop the same units for their rows
+    for one in found:
+        assert 0 < len(one["losses"]) < len(single["losses"])
+        np.testing.assert_allclose(one["losses"], single["losses"][-len(one["losses"]) :], rtol=1e-5)
+        assert one["final"] == {name: pytest.approx(value, rel=1e-5) for name, value in single["final"].items()}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genrec.artifacts import file_fingerprint
+from genrec.artifacts import file_fingerprint, reason_of
 from genrec.contracts import GenrecError
 from genrec.data.encoders import checked_vectors
+from genrec.data.remote import DEFAULT_CACHE, localised
+from genrec.data.tables import SUFFIXES, table_suffix
+from genrec.remote.addresses import below, is_remote, name_of
+from genrec.remote.stores import MISSING, StoreError
 
 if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
@@ -20,7 +24,8 @@ _FORMATS = (".npy", ".npz", ".parquet")
 
 @dataclass(kw_only=True)
 class FileEncoder:
-    """Reads ``path``; a relative one is looked up in the working directory, then in the folder of the data set.
+    """Reads ``path``; a relative one is looked up in the working directory, then in the folder of the data set, which
+    may be remote. An address of a remote store is fetched below ``cache_dir``; ``storage_options`` belong to it.
 
     Rows follow the item table (without one: the sorted item ids), unless the file holds ids under ``id_column``: then
     rows are matched by id and may be more than the data set has. ``column`` names the array of an npz or the list
@@ -30,6 +35,8 @@ class FileEncoder:
     path: str
     column: str | None = None
     id_column: str = "item_id"
+    storage_options: dict[str, Any] | None = None
+    cache_dir: str = DEFAULT_CACHE
 
     def encode(self, dataset: Dataset) -> np.ndarray:
         path = self._find(dataset)
@@ -39,7 +46,7 @@ class FileEncoder:
             raise
         except Exception as error:
             raise GenrecError(
-                f"{path} could not be read as item vectors ({error}). "
+                f"{path} could not be read as item vectors ({reason_of(error)}). "
                 "Give a .npy, .npz or .parquet file without pickled objects."
             ) from error
         if ids is not None:
@@ -51,20 +58,44 @@ class FileEncoder:
         return file_fingerprint(self._find(dataset))
 
     def exists(self, dataset: Dataset) -> bool:
-        return any(candidate.is_file() for candidate in self._candidates(dataset))
+        if any(candidate.is_file() for candidate in self._candidates(dataset)):
+            return True
+        url = self._address(dataset)
+        try:
+            return url is not None and localised(url, self.cache_dir, self._options(dataset)).is_file()
+        except StoreError as error:
+            if error.kind == MISSING:
+                return False
+            raise
+
+    def _address(self, dataset: Dataset) -> str | None:
+        """Where the file is in a remote store: the address given, or one in the remote folder of the data set."""
+        folder = getattr(dataset, "path", None)
+        if is_remote(self.path) or not is_remote(folder) or Path(self.path).is_absolute():
+            return self.path if is_remote(self.path) else None
+        file = table_suffix(Path(name_of(folder))) in SUFFIXES
+        return below(folder.rpartition("/")[0] if file else folder, self.path)
+
+    def _options(self, dataset: Dataset) -> Any:
+        return self.storage_options or getattr(dataset, "storage_options", None)
 
     def _candidates(self, dataset: Dataset) -> list[Path]:
+        if is_remote(self.path):
+            return []
         path = Path(self.path).expanduser()
         folders = [Path.cwd()] if dataset.source_folder is None else [Path.cwd(), Path(dataset.source_folder)]
         return [path] if path.is_absolute() else [folder / path for folder in folders]
 
     def _find(self, dataset: Dataset) -> Path:
         candidates = self._candidates(dataset)
-        for candidate in candidates:
-            if candidate.is_file():
-                if candidate.suffix not in _FORMATS:
-                    raise GenrecError(f"{candidate} must end in {', '.join(_FORMATS)}; other formats cannot be read.")
-                return candidate
+        found = next((candidate for candidate in candidates if candidate.is_file()), None)
+        url = self._address(dataset)
+        if found is None and url is not None:
+            found = localised(url, self.cache_dir, self._options(dataset))
+        if found is not None:
+            if found.suffix not in _FORMATS:
+                raise GenrecError(f"{found} must end in {', '.join(_FORMATS)}; other formats cannot be read.")
+            return found
         looked = " or ".join(str(candidate) for candidate in candidates)
         raise GenrecError(f"No item vectors at {looked}. Correct encoder.path, or use encoder=tfidf or collaborative.")
 
@@ -109,6 +140,11 @@ class FileEncoder:
 
 def _matched(vectors: np.ndarray, ids: np.ndarray, wanted: np.ndarray, path: Path) -> np.ndarray:
     """The rows of ``vectors`` in the order of ``wanted`` ids; ids are compared as text, so 7 and "7" are one id."""
+    if ids.ndim != 1 or vectors.ndim != 2:
+        raise GenrecError(
+            f"{path}: ids of shape {ids.shape} stand beside vectors of shape {vectors.shape}. Give one id and one row "
+            "of numbers per item."
+        )
     if len(ids) != len(vectors):
         raise GenrecError(f"{path}: {len(ids)} ids stand beside {len(vectors)} vectors.")
     row_of = {str(raw): row for row, raw in enumerate(ids.tolist())}

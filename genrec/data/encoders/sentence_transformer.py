@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,17 +43,27 @@ class SentenceTransformerEncoder:
         if prepared is not None:
             log.info("reading the vectors of %s from %s", self.model_name, self.precomputed)
             return prepared.encode(dataset)
+        vectors = self._texts_encoded(require_texts(dataset, "sentence_transformer"))
+        return checked_vectors(vectors, num_items=dataset.num_items, origin=f"sentence encoder {self.model_name}")
+
+    def encode_items(self, dataset: Dataset) -> Callable[[int, int], np.ndarray] | None:
+        """What encodes the items from ``begin`` to ``end`` (not included) alone, so that several processes can divide
+        them; None where the vectors are read from a file."""
+        if self._prepared(dataset) is not None:
+            return None
         texts = require_texts(dataset, "sentence_transformer")
+        return lambda begin, end: self._texts_encoded(texts[begin:end])
+
+    def _texts_encoded(self, texts: Sequence[str]) -> np.ndarray:
         model = self._load()
         log.info("encoding %d item texts with %s", len(texts), self.model_name)
-        vectors = model.encode(
-            texts,
+        return model.encode(
+            list(texts),
             batch_size=self.batch_size,
             normalize_embeddings=self.normalize,
             convert_to_numpy=True,
             show_progress_bar=False,
         )
-        return checked_vectors(vectors, num_items=dataset.num_items, origin=f"sentence encoder {self.model_name}")
 
     def content_key(self, dataset: Dataset) -> str:
         """Changes with the content of the prepared file, and when it comes or goes."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -12,6 +14,7 @@ from genrec.data.cleaning import Cleaning, build_log, with_items
 from genrec.data.download import download as fetch
 from genrec.data.download import missing_files
 from genrec.data.interactions import ITEM_ID, TITLE, USER_ID, DataReport, SourceData
+from genrec.data.remote import DEFAULT_CACHE, data_folder
 from genrec.data.sources.reviews import read_products, read_reviews
 from genrec.data.storage import is_saved, load_folder, save_folder
 from genrec.data.tables import find_file, find_table, joined_text, map_columns, read_table, read_text
@@ -34,15 +37,19 @@ def load_prepared(folder: Path) -> SourceData | None:
     else:
         return None
     items_path = find_table(folder, "items")
-    items = None if items_path is None else with_text(read_table(items_path))
+    items = None if items_path is None else with_text(_item_table(items_path))
     cleaning = Cleaning(drop_duplicates=False, unused_items="keep")
     log, report = build_log(frame, items=items, cleaning=cleaning, report=report)
     return SourceData(log, report, folder)
 
 
+def _item_table(path: Path) -> pl.DataFrame:
+    return map_columns(read_table(path), {}, required=(ITEM_ID,), path=path, key="data.source.items_columns")
+
+
 def read_sequences(path: Path, report: DataReport) -> pl.DataFrame:
     """Rows of a file with one user per line, ``user item item ...``, in the order of the file."""
-    lines = pl.Series("line", read_text(path).splitlines())
+    lines = pl.Series("line", read_text(path).splitlines(), dtype=pl.String)
     words = lines.str.strip_chars().str.split(" ").list.eval(pl.element().filter(pl.element() != ""))
     frame = pl.DataFrame({USER_ID: words.list.first(), ITEM_ID: words.list.slice(1)})
     frame = frame.filter(pl.col(USER_ID).is_not_null())
@@ -82,8 +89,12 @@ class AmazonSource:
         k_core: int = 5,
         sha256: dict[str, str] | None = None,
         progress: bool = True,
+        storage_options: dict[str, Any] | None = None,
+        cache_dir: str = DEFAULT_CACHE,
     ) -> None:
-        self.folder = Path(path)
+        self.path = path
+        self.storage_options = storage_options
+        self.cache_dir = cache_dir
         self.category = category
         self.download = download
         self.base_url = base_url.rstrip("/")
@@ -103,6 +114,13 @@ class AmazonSource:
     def raw_files(self) -> tuple[str, str]:
         """Names of the original files: reviews, products."""
         return f"reviews_{self.category}.json.gz", f"meta_{self.category}.json.gz"
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of the data set, on this machine."""
+        names = ("interactions.*", "items.*", "sequences.txt", *self.raw_files)
+        how = {"download": self.download, "progress": self.progress}
+        return data_folder(self.path, names, self.cache_dir, self.storage_options, **how)
 
     def load(self) -> SourceData:
         """Reads prepared files, or cleaned ones, or cleans the original ones (fetching them if that is allowed)."""

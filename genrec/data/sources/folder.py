@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -12,7 +14,8 @@ from genrec.data.cleaning import Cleaning, build_log
 from genrec.data.download import missing_files
 from genrec.data.interactions import ITEM_ID, RATING, TIMESTAMP, TITLE, USER_ID, DataReport, SourceData
 from genrec.data.parsing import flattened
-from genrec.data.storage import is_saved, load_folder
+from genrec.data.remote import DEFAULT_CACHE, localised, localised_folder
+from genrec.data.storage import DESCRIPTION_FILE, VECTORS_FILE, is_saved, load_folder
 from genrec.data.tables import (
     SUFFIXES,
     find_table,
@@ -22,6 +25,7 @@ from genrec.data.tables import (
     read_table,
     table_suffix,
 )
+from genrec.remote.addresses import below, has_magic, is_remote, name_of, shown
 
 Columns = Mapping[str, str] | Sequence[str]
 
@@ -32,7 +36,8 @@ class FolderSource:
     ``columns`` maps our names to the file's (``{user_id: uid, item_id: asin, timestamp: ts}``); as a list it names the
     columns of a file without a header line. ``items_columns`` and ``users_columns`` do the same for the other tables.
     ``text_columns`` are the item columns that make the text for encoders, joined by ". ". A folder that
-    ``save_folder`` wrote is read as it is.
+    ``save_folder`` wrote is read as it is. Each may be an address of a remote store, which ``storage_options`` belong
+    to; copies lie below ``cache_dir``.
     """
 
     def __init__(
@@ -53,8 +58,12 @@ class FolderSource:
         drop_duplicates: bool = True,
         unknown_items: str = "keep",
         unused_items: str = "drop",
+        storage_options: dict[str, Any] | None = None,
+        cache_dir: str = DEFAULT_CACHE,
     ) -> None:
-        self.path = Path(path)
+        self.path = path
+        self.storage_options = storage_options
+        self.cache_dir = cache_dir
         self.columns = columns
         self.items_path = items_path
         self.items_columns = items_columns
@@ -74,22 +83,41 @@ class FolderSource:
 
     @property
     def name(self) -> str:
-        return self.path.name.split(".")[0] or "folder"
+        name = name_of(self.path) if is_remote(self.path) else Path(self.path).name
+        return name.split(".")[0] or "folder"
 
     def load(self) -> SourceData:
         """Reads and cleans the tables."""
-        if not self.path.exists():
-            raise missing_files(self.path, "your interactions", download=False)
-        if self.path.is_dir() and is_saved(self.path):
-            return load_folder(self.path)
+        place = self._place
+        if not place.exists():
+            raise missing_files(place, "your interactions", download=False)
+        if place.is_dir() and is_saved(place):
+            return load_folder(place)
         report = DataReport()
-        path = self.path if self.path.is_file() else self._interactions_file(self.path)
+        path = place if place.is_file() else self._interactions_file(place)
         frame = self._read(path, self.columns, "columns", (USER_ID, ITEM_ID))
         self._note_unused_time(frame, report)
         frame = self._above_min_rating(frame, path, report)
         items, users = self._items(), self._users()
         log, report = build_log(frame, items=items, users=users, cleaning=self.cleaning, report=report)
         return SourceData(log, report, path.parent)
+
+    @cached_property
+    def _place(self) -> Path:
+        """The file or folder on this machine; of a remote folder only what is read is fetched."""
+        if not is_remote(self.path):
+            return Path(self.path)
+        if has_magic(self.path):
+            raise GenrecError(
+                f"data.path={shown(self.path)}: data=folder reads one table of interactions, and this is a pattern of "
+                "several. Give a file or a folder; data=table reads patterns."
+            )
+        if table_suffix(Path(name_of(self.path))) in SUFFIXES:
+            return self._fetched(self.path)
+        return localised_folder(self.path, self.cache_dir, self.storage_options, _worth_fetching)
+
+    def _fetched(self, url: str) -> Path:
+        return localised(url, self.cache_dir, self.storage_options)
 
     def _interactions_file(self, folder: Path) -> Path:
         found = find_table(folder, "interactions")
@@ -118,12 +146,17 @@ class FolderSource:
 
     def _beside(self, stem: str, given: str | None) -> Path | None:
         """The file of another table: the one given, or the one of that name in the folder."""
-        if given is not None:
-            path = Path(given) if Path(given).exists() or self.path.is_file() else self.path / given
-            if not path.exists():
-                raise GenrecError(f"data.source.{stem}_path={given} does not exist.")
-            return path
-        return find_table(self.path, stem) if self.path.is_dir() else None
+        place = self._place
+        if given is None:
+            return find_table(place, stem) if place.is_dir() else None
+        if is_remote(given):
+            return self._fetched(given)
+        if not Path(given).exists() and is_remote(self.path) and place.is_dir():
+            return self._fetched(below(self.path, given))
+        path = Path(given) if Path(given).exists() or place.is_file() else place / given
+        if not path.exists():
+            raise GenrecError(f"data.source.{stem}_path={given} does not exist.")
+        return path
 
     def _items(self) -> pl.DataFrame | None:
         path = self._beside("items", self.items_path)
@@ -169,3 +202,19 @@ class FolderSource:
             report.notes.append(
                 f"The column {near[0]} may hold times; to use it: data.source.columns.timestamp={near[0]}."
             )
+
+
+def _worth_fetching(names: list[str]) -> list[str]:
+    """What of a remote folder is read: interactions, items and users, or the one table there is besides these two."""
+    tables = [name for name in names if table_suffix(Path(name)) in SUFFIXES and name != DESCRIPTION_FILE]
+    named = [name for name in tables if name.partition(".")[0] in ("interactions", "items", "users")]
+    if any(name.startswith("interactions.") for name in named):
+        return [*named, *(name for name in (DESCRIPTION_FILE, VECTORS_FILE) if name in names)]
+    others = [name for name in tables if name not in named]
+    if len(others) == 1:
+        return tables
+    listing = ", ".join(names[:12]) or "nothing"
+    raise GenrecError(
+        f"data.path needs a table called interactions ({', '.join(SUFFIXES)}, each perhaps with .gz), or exactly one "
+        f"table besides items and users; the folder holds {listing}. Rename the file, or give it as data.path=<file>."
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,11 +14,16 @@ from genrec.data.cleaning import Cleaning, build_log
 from genrec.data.download import download as fetch
 from genrec.data.download import extract_zip, missing_files
 from genrec.data.interactions import ITEM_ID, TITLE, USER_ID, InteractionLog, SourceData, encode
+from genrec.data.remote import DEFAULT_CACHE, data_folder
 from genrec.data.tables import find_file, joined_text, read_table
 from genrec.graph import ITEM, USER, Relation
 
 ARCHIVE = "hetrec2011-lastfm-2k.zip"
 PLAY_COUNT = "play_count"
+FILES = (
+    "user_artists.tsv", "user_artists.dat", "artists.csv", "artists.dat", "user_tagged_artists.tsv",
+    "user_taggedartists.dat", "tags.csv", "tags.dat", "user_friends.tsv", "user_friends.dat",
+)  # fmt: skip
 _LOOKED_FOR = "user_artists.tsv or user_artists.dat (perhaps with .gz)"
 
 
@@ -39,8 +46,10 @@ class LastFMSource:
         base_url: str = "https://files.grouplens.org/datasets/hetrec2011",
         sha256: str | None = None,
         progress: bool = True,
+        storage_options: dict[str, Any] | None = None,
+        cache_dir: str = DEFAULT_CACHE,
     ) -> None:
-        self.folder = Path(path)
+        self.where = partial(data_folder, path, FILES, cache_dir, storage_options, download=download, progress=progress)
         self.num_tags = num_tags
         self.min_tag_count = min_tag_count
         self.cleaning = Cleaning(min_user_interactions=max(k_core, 1), min_item_interactions=max(k_core, 1))
@@ -52,6 +61,11 @@ class LastFMSource:
     @property
     def name(self) -> str:
         return "lastfm"
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of the data set, on this machine."""
+        return self.where()
 
     def load(self) -> SourceData:
         """Reads play counts, artists and tags; fetches the archive first where it is missing and that is allowed."""

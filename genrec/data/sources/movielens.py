@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -11,6 +14,7 @@ from genrec.data.cleaning import Cleaning, build_log
 from genrec.data.download import download as fetch
 from genrec.data.download import extract_zip, missing_files
 from genrec.data.interactions import ITEM_ID, RATING, TIMESTAMP, TITLE, USER_ID, DataReport, SourceData
+from genrec.data.remote import DEFAULT_CACHE, data_folder
 from genrec.data.tables import find_file, joined_text, map_columns, read_table
 
 VERSIONS = {
@@ -20,6 +24,7 @@ VERSIONS = {
     "20m": "ml-20m",
 }
 GENRES = "genres"
+FILES = ("ratings.csv", "ratings.dat", "u.data", "movies.csv", "movies.dat", "u.item")
 _LOOKED_FOR = "ratings.csv, ratings.dat or u.data (each perhaps with .gz)"
 _COLUMNS = {USER_ID: "userId", ITEM_ID: "movieId", RATING: "rating", TIMESTAMP: "timestamp"}
 _GENRES_100K = (
@@ -30,19 +35,32 @@ NO_GENRES = "(no genres listed)"
 
 
 class MovieLensFiles:
-    """The archive in ``folder``, whichever it is; ``version`` says which one ``download=True`` fetches if none is."""
+    """The archive in the folder that ``where`` finds, whichever it is; ``version`` says which one ``download=True``
+    fetches if none is."""
 
     def __init__(
-        self, folder: Path, version: str, *, download: bool, base_url: str, sha256: str | None, progress: bool
+        self,
+        where: Callable[[], Path],
+        version: str,
+        *,
+        download: bool,
+        base_url: str,
+        sha256: str | None,
+        progress: bool,
     ) -> None:
         if version not in VERSIONS:
             raise GenrecError(f"version must be one of {', '.join(VERSIONS)}; got {version!r}.")
-        self.folder = folder
+        self.where = where
         self.version = version
         self.download = download
         self.base_url = base_url.rstrip("/")
         self.sha256 = sha256
         self.progress = progress
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of the archive, on this machine."""
+        return self.where()
 
     def ratings(self) -> pl.DataFrame:
         """The ratings as text, fetched first where they are missing and that is allowed."""
@@ -63,7 +81,10 @@ class MovieLensFiles:
     def movies(self) -> pl.DataFrame | None:
         """``item_id``, ``title`` and ``genres`` ("Comedy|Romance", perhaps ``NO_GENRES``), if there is such a table."""
         if path := find_file(self.folder, "movies.csv"):
-            return read_table(path).rename({"movieId": ITEM_ID})
+            columns = {ITEM_ID: "movieId"}
+            return map_columns(
+                read_table(path), columns, required=(TITLE, GENRES), path=path, key="data.source.columns"
+            )
         if path := find_file(self.folder, "movies.dat"):
             return read_table(path, header=[ITEM_ID, TITLE, GENRES], delimiter="::", encoding="latin-1")
         if path := find_file(self.folder, "u.item"):
@@ -92,9 +113,12 @@ class MovieLensSource:
         base_url: str = "https://files.grouplens.org/datasets/movielens",
         sha256: str | None = None,
         progress: bool = True,
+        storage_options: dict[str, Any] | None = None,
+        cache_dir: str = DEFAULT_CACHE,
     ) -> None:
+        where = partial(data_folder, path, FILES, cache_dir, storage_options, download=download, progress=progress)
         self.files = MovieLensFiles(
-            Path(path), version, download=download, base_url=base_url, sha256=sha256, progress=progress
+            where, version, download=download, base_url=base_url, sha256=sha256, progress=progress
         )
         self.min_rating = min_rating
         self.cleaning = Cleaning(min_user_interactions=max(k_core, 1), min_item_interactions=max(k_core, 1))

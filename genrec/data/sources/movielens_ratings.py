@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,7 +13,8 @@ from genrec.annotations import Count, check_arguments
 from genrec.contracts import GenrecError
 from genrec.data.interactions import ITEM_ID, RATING, TIMESTAMP, TITLE, USER_ID
 from genrec.data.parsing import exact_ids, parse_times
-from genrec.data.sources.movielens import GENRES, NO_GENRES, MovieLensFiles
+from genrec.data.remote import DEFAULT_CACHE, data_folder
+from genrec.data.sources.movielens import FILES, GENRES, NO_GENRES, MovieLensFiles
 
 MOVIE_ID, YEAR, HISTORY, LIKED = "movie_id", "year", "history", "liked"
 NUM_RATINGS, SHARE_LIKED = "num_ratings", "share_liked"
@@ -40,10 +41,13 @@ class MovieLensRatingsSource:
         base_url: str = "https://files.grouplens.org/datasets/movielens",
         sha256: str | None = None,
         progress: bool = True,
+        storage_options: dict[str, Any] | None = None,
+        cache_dir: str = DEFAULT_CACHE,
     ) -> None:
         check_arguments(MovieLensRatingsSource.__init__, locals(), "data.source")
+        where = partial(data_folder, path, FILES, cache_dir, storage_options, download=download, progress=progress)
         self.files = MovieLensFiles(
-            Path(path), version, download=download, base_url=base_url, sha256=sha256, progress=progress
+            where, version, download=download, base_url=base_url, sha256=sha256, progress=progress
         )
         self.threshold = threshold
         self.history_length = history_length
@@ -103,8 +107,9 @@ class MovieLensRatingsSource:
                 "Put the one of the same archive there, or fetch both (data.source.download=true in an empty folder)."
             )
         genres = pl.col(GENRES).replace(["", NO_GENRES], None).str.split("|")
-        return movies.select(
-            pl.col(ITEM_ID).cast(pl.Int64).alias(MOVIE_ID),
+        known = movies.with_columns(pl.col(ITEM_ID).cast(pl.Int64, strict=False).alias(MOVIE_ID)).drop_nulls(MOVIE_ID)
+        return known.unique(MOVIE_ID, keep="first", maintain_order=True).select(
+            MOVIE_ID,
             genres.fill_null(pl.lit([], dtype=pl.List(pl.String))),
             pl.col(TITLE).str.extract(r"\((\d{4})\)\s*$").cast(pl.Int64).alias(YEAR),
         )

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from genrec.contracts import GenrecError
 from genrec.data.interactions import ITEM_ID, RATING, TIMESTAMP, TITLE, USER_ID, DataReport
+from genrec.data.unpacking import next_line
 
 logger = logging.getLogger("genrec.data")
 
@@ -80,7 +81,7 @@ def read_records(
     unreadable = 0
     try:
         with bar as raw, gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else nullcontext(raw) as lines:
-            for line in lines:
+            while line := next_line(lines, path):
                 text = line.decode("utf-8", errors="replace")
                 if not text.strip() or not keep(text):
                     continue

@@ -13,15 +13,18 @@ from genrec.annotations import Count, check_arguments
 from genrec.contracts import GenrecError
 from genrec.data.download import missing_files
 from genrec.data.raw_table import CHUNK_ROWS
-from genrec.data.tables import SUFFIXES, UNREADABLE, map_columns, read_table, table_suffix
+from genrec.data.remote import DEFAULT_CACHE, table_files
+from genrec.data.tables import SUFFIXES, UNREADABLE, checked_times, in_brief, map_columns, read_table, table_suffix
+from genrec.remote.addresses import before_pattern, has_magic, is_remote, name_of
 
 
 class TableSource:
-    """The rows of ``path``: a file, a folder of them, or a list of files, one after the other.
+    """The rows of ``path``: a file, a folder of them, a pattern such as day-*.parquet, or a list, one after the other.
 
     ``columns`` maps our names to the file's; as a list it names the columns of files without a header line.
     ``file_column`` adds a column that holds the name of a row's file ("train" of train.csv.gz). Parquet is read in
-    pieces of ``chunk_rows`` rows at most, text and anything gzipped whole.
+    pieces of ``chunk_rows`` rows at most, text and anything gzipped whole. Paths may be addresses of a remote store,
+    which ``storage_options`` belong to; copies lie below ``cache_dir``.
     """
 
     def __init__(
@@ -33,11 +36,15 @@ class TableSource:
         encoding: str = "utf-8",
         file_column: str | None = None,
         chunk_rows: Count = CHUNK_ROWS,
+        storage_options: dict[str, Any] | None = None,
+        cache_dir: str = DEFAULT_CACHE,
     ) -> None:
         check_arguments(TableSource.__init__, locals(), "data.source")
-        self.path = [Path(item) for item in path] if isinstance(path, Sequence) and not isinstance(path, str) else path
-        if not self.path:
+        self.paths = [path] if isinstance(path, str) else list(path or ())
+        if not all(self.paths) or not self.paths:
             raise GenrecError("data.path names no file. Give one, a folder, or a list: data.path=[a.csv,b.csv].")
+        self.storage_options = storage_options
+        self.cache_dir = cache_dir
         self.columns = columns
         self.delimiter = delimiter
         self.encoding = encoding
@@ -46,13 +53,14 @@ class TableSource:
 
     @property
     def name(self) -> str:
-        first = self.path[0] if isinstance(self.path, list) else Path(self.path)
-        return first.name.split(".")[0] or "table"
+        first = before_pattern(self.paths[0])
+        name = name_of(first) if is_remote(first) else Path(first).name
+        return name.split(".")[0] or "table"
 
     @cached_property
     def files(self) -> list[Path]:
         """The files, in the order of their rows; those of a folder by name."""
-        found = self.path if isinstance(self.path, list) else [Path(self.path)]
+        found = [file for path in self.paths for file in self._files_of(path)]
         if len(found) == 1 and found[0].is_dir():
             folder = found[0]
             found = sorted(item for item in folder.iterdir() if item.is_file() and table_suffix(item) in SUFFIXES)
@@ -70,6 +78,11 @@ class TableSource:
                 "Name those that are meant: data.path=[a.csv,b.csv]."
             )
         return list(found)
+
+    def _files_of(self, path: str) -> list[Path]:
+        """Addresses and patterns as files of this machine; other paths as they are."""
+        pattern = has_magic(path) and not Path(path).exists()
+        return table_files(path, self.cache_dir, self.storage_options) if pattern or is_remote(path) else [Path(path)]
 
     @property
     def streams(self) -> bool:
@@ -154,7 +167,7 @@ class TableSource:
         try:
             return pl.concat(frames, how="vertical_relaxed") if len(frames) > 1 else frames[0]
         except pl.exceptions.PolarsError as error:
-            return self._refuse(str(error))
+            return self._refuse(in_brief(error))
 
     def _refuse(self, why: str) -> NoReturn:
         raise GenrecError(
@@ -165,10 +178,9 @@ class TableSource:
 
 def _collected(scan: pl.LazyFrame, path: Path) -> pl.DataFrame:
     try:
-        return scan.collect()
+        return checked_times(scan.collect(), path)
     except UNREADABLE as error:
-        reason = str(error).partition("\n")[0]
-        raise GenrecError(f"{path} is not a readable Parquet file: {reason}") from None
+        raise GenrecError(f"{path} is not a readable Parquet file: {in_brief(error)}") from None
 
 
 def _scan(path: Path) -> pl.LazyFrame:
@@ -177,5 +189,5 @@ def _scan(path: Path) -> pl.LazyFrame:
     try:
         scan.collect_schema()
     except UNREADABLE as error:
-        raise GenrecError(f"{path} is not a readable Parquet file: {error}") from None
+        raise GenrecError(f"{path} is not a readable Parquet file: {in_brief(error)}") from None
     return scan

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from genrec.contracts import GenrecError
 from genrec.optimizers import gradient_values
+from genrec.trainers.division import full
 
 
 class GradientNorm(pl.Callback):
@@ -22,8 +23,9 @@ class GradientNorm(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         step = trainer.global_step + 1
-        if step % self.every_steps or not trainer.loggers:
+        together = getattr(pl_module, "divides", False)  # then all processes measure what one of them logs
+        if step % self.every_steps or not (trainer.loggers or together):
             return
-        norm = float(torch.nn.utils.get_total_norm(gradient_values(pl_module.parameters())))
+        norm = float(full(torch.nn.utils.get_total_norm(gradient_values(pl_module.parameters()))))
         for logger in trainer.loggers:
             logger.log_metrics({"train/gradient_norm": norm}, step)

@@ -13,8 +13,9 @@ _MEGABYTE = 1e6
 
 
 class MemoryUse(pl.Callback):
-    """Sends ``memory/resident_mb`` and ``memory/peak_mb`` of the process to the loggers after each epoch (Linux), and
-    ``memory/gpu_peak_mb``, the most that was allocated on the GPU since the epoch before. Megabytes are 10^6 bytes."""
+    """Sends ``memory/resident_mb`` and, of training so far, ``memory/peak_mb`` of the process to the loggers after each
+    epoch (Linux), and ``memory/gpu_peak_mb``, the most that was allocated on the GPU since the epoch before. Megabytes
+    are 10^6 bytes."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if pl_module.device.type == "cuda":

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from genrec.contracts import GenrecError
+from genrec.sharding import own_part
+from genrec.trainers.division import divided_like
 
 
 class WeightAverage(pl.Callback):
@@ -46,7 +48,8 @@ class WeightAverage(pl.Callback):
             return
         self._step = step
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.average, _weights(pl_module), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        average, weights = _own_parts(self.average), _own_parts(_weights(pl_module))
+        torch._foreach_lerp_(average, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         weights = _weights(pl_module)
@@ -63,8 +66,8 @@ class WeightAverage(pl.Callback):
 
     def _to(self, weights: list[Tensor]) -> None:
         """After a resume the averages lie where the checkpoint was read to; brings them to the model."""
-        self.average = [average.to(weight.device) for average, weight in zip(self.average, weights, strict=False)]
-        self.trained = [trained.to(weight.device) for trained, weight in zip(self.trained, weights, strict=False)]
+        self.average = [divided_like(average, weight) for average, weight in zip(self.average, weights, strict=False)]
+        self.trained = [divided_like(trained, weight) for trained, weight in zip(self.trained, weights, strict=False)]
 
 
 def _weights(module: pl.LightningModule) -> list[Tensor]:
@@ -73,4 +76,9 @@ def _weights(module: pl.LightningModule) -> list[Tensor]:
 
 @torch.no_grad()
 def _copy(source: list[Tensor], target: list[Tensor]) -> None:
-    torch._foreach_copy_(target, source)  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_copy_(_own_parts(target), _own_parts(source))  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _own_parts(tensors: list[Tensor]) -> list[Tensor]:
+    """What this process holds of tensors that may be divided."""
+    return [own_part(tensor) for tensor in tensors]

@@ -156,7 +156,7 @@ def test_yaml_says_what_the_code_says(repository):
     given = OmegaConf.load(repository / "conf" / "data" / "movielens_ctr.yaml").source
     parameters = inspect.signature(MovieLensRatingsSource).parameters
     assert list(given)[1:] == list(parameters)
-    tied = ("path", "progress")
+    tied = ("path", "progress", "storage_options", "cache_dir")
     assert all(given[name] == parameter.default for name, parameter in parameters.items() if name not in tied)
 
 

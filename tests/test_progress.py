@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from genrec.trainers import progress
-from genrec.trainers.progress import Bar, duration, track
+from genrec import progress
+from genrec.progress import Bar, duration, track
 
 
 @pytest.mark.parametrize(
