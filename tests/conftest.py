@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +37,21 @@ def data_root() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data sets: {folder} does not exist (set GENREC_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def held_memory() -> Callable[[int], AbstractContextManager[None]]:
+    """``with held_memory(50):`` holds 50 megabytes of new pages, then gives them back: an array may get and return
+    pages that the allocator keeps."""
+
+    @contextmanager
+    def held(megabytes: int) -> Iterator[None]:
+        with mmap.mmap(-1, megabytes * 1_000_000) as block:
+            for start in range(0, len(block), mmap.PAGESIZE):
+                block[start] = 1
+            yield
+
+    return held
 
 
 @dataclass

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import numpy as np
 import pytest
 from torch import nn
 
 from genrec.artifacts import read_json, write_json
 from genrec.records import read_run
 from genrec.results import Stages, peak_memory, reset_peak_memory, write_numbers, write_page
+
+HeldMemory = Callable[[int], AbstractContextManager[None]]
 
 
 def test_numbers_are_read_back(tmp_path: Path) -> None:
@@ -28,31 +31,28 @@ def test_numbers_are_read_back(tmp_path: Path) -> None:
     assert record.measured("peak/fit") == 7.0 and record.measured("resources/stages") is None
 
 
-def test_peak_holds_what_has_been_let_go(tmp_path: Path) -> None:
+def test_peak_holds_what_has_been_let_go(held_memory: HeldMemory) -> None:
     reset_peak_memory()
     before = peak_memory()["peak_resident_bytes"]
-    held = np.ones(25_000_000)  # 200 MB
-    assert held.sum() == 25_000_000
-    del held
+    with held_memory(200):
+        pass
     assert peak_memory()["peak_resident_bytes"] - before > 150e6
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux measures anew")
-def test_a_job_does_not_answer_for_the_one_before() -> None:
-    held = np.ones(25_000_000)
-    before = peak_memory()["peak_resident_bytes"]
-    assert held.sum() == 25_000_000
-    del held
+def test_a_job_does_not_answer_for_the_one_before(held_memory: HeldMemory) -> None:
+    with held_memory(200):
+        before = peak_memory()["peak_resident_bytes"]
     reset_peak_memory()
     assert before - peak_memory()["peak_resident_bytes"] > 150e6
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux measures anew")
-def test_a_stage_answers_for_its_own_memory_and_the_run_for_all() -> None:
+def test_a_stage_answers_for_its_own_memory_and_the_run_for_all(held_memory: HeldMemory) -> None:
     """Fault: a small stage after a large one is said to need as much; or the run forgets what a stage has needed."""
     stages = Stages()
-    with stages.measured("large"):
-        assert np.ones(50_000_000).sum() == 50_000_000  # 400 MB
+    with stages.measured("large"), held_memory(400):
+        pass
     with stages.measured("small"):
         pass
     with stages.measured("large"):
@@ -64,21 +64,23 @@ def test_a_stage_answers_for_its_own_memory_and_the_run_for_all() -> None:
     assert told["stages"]["large"] == {"seconds": round(stages.seconds["large"], 2), "peak_resident_bytes": large}
 
 
-def test_where_no_peak_can_be_measured_anew_the_figures_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_peak_can_be_measured_anew_the_figures_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_memory: HeldMemory
+) -> None:
     monkeypatch.setattr("genrec.results._CLEAR", tmp_path / "no such folder" / "clear_refs")
     stages = Stages()
-    with stages.measured("one"):
-        assert np.ones(5_000_000).sum() == 5_000_000
+    with stages.measured("one"), held_memory(40):
+        pass
     with stages.measured("two"):
         pass
     assert stages.as_json()["stage_peaks"] == "so_far"
     assert stages.peaks["two"]["peak_resident_bytes"] >= stages.peaks["one"]["peak_resident_bytes"]
 
 
-def test_what_lies_between_stages_counts_for_the_run() -> None:
+def test_what_lies_between_stages_counts_for_the_run(held_memory: HeldMemory) -> None:
     stages = Stages()
-    held = np.ones(50_000_000)
-    del held
+    with held_memory(400):
+        pass
     with stages.measured("after"):
         pass
     assert stages.peak["peak_resident_bytes"] - stages.peaks["after"]["peak_resident_bytes"] > 300e6

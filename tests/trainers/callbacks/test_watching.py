@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from genrec.trainers.callbacks.codebook_usage import CodebookUsage
 from genrec.trainers.callbacks.memory_use import MemoryUse, resident_memory
 from genrec.trainers.callbacks.profiler import ProfilerWindow
 from genrec.trainers.callbacks.sample_predictions import SamplePredictions
+
+HeldMemory = Callable[[int], AbstractContextManager[None]]
 
 
 class Noted:
@@ -53,10 +57,13 @@ def test_memory_is_logged_after_each_epoch(tmp_path: Path) -> None:
     found = [metrics for _, metrics in noted.rows if "memory/resident_mb" in metrics]
     assert len(found) == 2
     assert all(0 < metrics["memory/resident_mb"] <= metrics["memory/peak_mb"] * 1.001 for metrics in found)
+
+
+def test_resident_memory_is_that_of_the_process(held_memory: HeldMemory) -> None:
     before = resident_memory()["memory/resident_mb"]
-    block = torch.ones(50_000_000 // 4)
-    assert resident_memory()["memory/resident_mb"] - before == pytest.approx(50, abs=15)
-    assert block.sum() > 0
+    with held_memory(50):
+        assert resident_memory()["memory/resident_mb"] - before == pytest.approx(50, abs=15)
+    assert resident_memory()["memory/resident_mb"] - before == pytest.approx(0, abs=15)
 
 
 def test_the_profile_covers_the_window_and_changes_nothing(tmp_path: Path) -> None:
