@@ -161,6 +161,22 @@ def lock(handle: IO[Any] | int) -> bool:
     return False
 
 
+@contextmanager
+def exclusive(path: Path, waiting: str = "") -> Iterator[None]:
+    """The lock file at ``path`` is this process's alone; another that holds it is waited for, and ``waiting`` told."""
+    with refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(path, "w")  # noqa: SIM115 (closed below)
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                log.info("%s", waiting)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
     with atomic_path(path) as temporary:
@@ -230,7 +246,8 @@ class Cache:
     @contextmanager
     def entry(self, stage: str, key: str) -> Iterator[tuple[Path, bool]]:
         folder = self.root / stage / key
-        with self._held(stage, folder):
+        waiting = f"{stage}: another run is at it; waiting for what it makes ({folder})"
+        with exclusive(folder / LOCK, waiting):
             ready = (folder / DONE).exists()
             damage = entry_damage(folder) if ready else ""
             if damage:
@@ -242,20 +259,6 @@ class Cache:
             yield folder, ready
             if not ready:
                 write_json(folder / DONE, {"stage": stage, "key": key, "files": _contents(folder)})
-
-    @contextmanager
-    def _held(self, stage: str, folder: Path) -> Iterator[None]:
-        """The entry is this process's alone; another that is at it is waited for."""
-        with refusals(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = open(folder / LOCK, "w")  # noqa: SIM115 (closed below)
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.info("%s: another run is at it; waiting for what it makes (%s)", stage, folder)
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
 
 
 def entry_damage(folder: Path) -> str:

@@ -16,12 +16,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; must be set 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import settings
 
 from genrec.data.dataset import Dataset
 from genrec.data.interactions import DataReport, InteractionLog, SourceData
 from genrec.data.splits import LeaveOneOut
 
 REPOSITORY = Path(__file__).parents[1]
+
+settings.register_profile("tests", derandomize=True, deadline=None)  # new examples are what `make fuzz` is for
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

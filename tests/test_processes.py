@@ -53,11 +53,12 @@ def losses(folder: Path) -> list[float]:
 
 
 def workers() -> set[int]:
-    """The processes of this machine that a run has started beside itself."""
+    """The processes that a run of this test has started beside itself; other tests may run at the same time."""
+    test = "PYTEST_CURRENT_TEST=" + os.environ["PYTEST_CURRENT_TEST"].rpartition(" (")[0]
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if b"genrec.worker" in path.read_bytes():
+            if b"genrec.worker" in path.read_bytes() and test.encode() in (path.parent / "environ").read_bytes():
                 found.add(int(path.parent.name))
         except OSError:
             continue
@@ -66,12 +67,11 @@ def workers() -> set[int]:
 
 @pytest.fixture
 def no_orphans() -> Any:
-    before = workers()
     yield
     deadline = time.monotonic() + 10
-    while workers() - before and time.monotonic() < deadline:
+    while workers() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not workers() - before
+    assert not workers()
 
 
 def test_two_processes_give_the_figures_of_one(tmp_path: Path, no_orphans: Any) -> None:

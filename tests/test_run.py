@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,13 +24,22 @@ from omegaconf import OmegaConf
 from genrec.artifacts import read_json
 
 SERVER = """
-import atexit, json, os, sys, traceback
+import atexit, json, os, sys, time, traceback
 import genrec.pipeline, genrec.stages, genrec.trainers.tiger, genrec.models.tiger, genrec.tokenizers.rqkmeans
 import genrec.data.encoders.tfidf, genrec.trainers.engine, genrec.tables, genrec.sweeps.callback, hydra, tensorboard
 import sklearn.decomposition, sklearn.feature_extraction.text
 from genrec.run import main
+from genrec.trainers.base import BaseTrainer
+
+def slow(step):
+    def slowed(*args):
+        time.sleep(0.02)
+        return step(*args)
+    return slowed
 
 def work(request):
+    if request["slow"]:
+        BaseTrainer.train_step = slow(BaseTrainer.train_step)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1), os.dup2(log, 2)
     sys.argv = ["genrec", *request["argv"]]
@@ -86,6 +96,13 @@ class Running:
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
 
+    def until(self, reached: Callable[[], Any]) -> None:
+        """Waits for something to be true while the command runs."""
+        deadline = time.monotonic() + 60
+        while not reached():
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.005)
+
 
 @dataclass
 class Commands:
@@ -94,11 +111,12 @@ class Commands:
     server: subprocess.Popen[str]
     root: Path
 
-    def start(self, runs: str, *arguments: str) -> Running:
+    def start(self, runs: str, *arguments: str, slow: bool = False) -> Running:
+        """``slow`` takes at least a fiftieth of a second for a step, so that no busy machine misses the moment."""
         assert self.server.stdin is not None and self.server.stdout is not None
         log = self.root / f"{time.time_ns()}.log"
         argv = [*arguments, f"runs_dir={self.root / runs}", f"cache_dir={self.root / 'cache'}"]
-        self.server.stdin.write(json.dumps({"argv": argv, "log": str(log)}) + "\n")
+        self.server.stdin.write(json.dumps({"argv": argv, "log": str(log), "slow": slow}) + "\n")
         self.server.stdin.flush()
         return Running(self.server, int(self.server.stdout.readline()), log)
 
@@ -198,17 +216,19 @@ def undisturbed(folder: Path) -> list[dict[str, float]]:
 def test_killed_and_resumed_run_ends_with_the_same_bytes(variant: str, commands: Commands, untouched: Path) -> None:
     """SIGKILL in mid-epoch, then the same command with resume=auto."""
     overrides = [*LONG] if variant == "between_epochs" else [*LONG, "trainer.checkpoint_every_steps=5"]
-    command = commands.start(variant, *overrides)
-    deadline = time.monotonic() + 60
-    while not (last := list((commands.root / variant).rglob("last.ckpt"))) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert last, command.output
-    time.sleep(0.05)  # somewhere within an epoch
+    command = commands.start(variant, *overrides, slow=True)
+    command.until(lambda: list((commands.root / variant).rglob("last.ckpt")))
+    while True:
+        time.sleep(0.05)  # somewhere within an epoch
+        os.kill(command.pid, signal.SIGSTOP)
+        state = torch.load(next((commands.root / variant).rglob("last.ckpt")), weights_only=True)
+        if (state["step_in_epoch"] > 0) == (variant == "within_epochs"):
+            break
+        os.kill(command.pid, signal.SIGCONT)
     os.kill(command.pid, signal.SIGKILL)
     assert command.wait() == -signal.SIGKILL
     folder = commands.folder(variant)
-    state = torch.load(last[0], weights_only=True)
-    assert state["epoch"] < 3 and (state["step_in_epoch"] > 0) == (variant == "within_epochs")
+    assert state["epoch"] < 3
     begun = read_json(folder / "run.json")
     assert begun["state"] == "running"
     assert not (folder / "metrics.json").exists()
@@ -378,11 +398,8 @@ def test_failed_jobs_of_a_sweep_are_tried_again(commands: Commands) -> None:
 def test_killed_sweep_goes_on_where_it_was(commands: Commands) -> None:
     """SIGKILL within the second of three runs; the first stands, the second continues, the third begins."""
     overrides = ["-m", *LONG, "logger=none", "baselines=null", "seed=1,2,3"]
-    command = commands.start("killed_sweep", *overrides)
-    deadline = time.monotonic() + 60
-    while not list((commands.root / "killed_sweep").glob("multirun/*/*/1/checkpoints/last.ckpt")):
-        assert time.monotonic() < deadline, command.output
-        time.sleep(0.005)
+    command = commands.start("killed_sweep", *overrides, slow=True)
+    command.until(lambda: list((commands.root / "killed_sweep").glob("multirun/*/*/1/checkpoints/last.ckpt")))
     os.kill(command.pid, signal.SIGKILL)
     assert command.wait() == -signal.SIGKILL
     (record,) = (commands.root / "killed_sweep").rglob("sweep.json")
@@ -405,11 +422,8 @@ def test_killed_sweep_goes_on_where_it_was(commands: Commands) -> None:
 
 
 def test_interrupted_run_is_killed_not_failed_and_ends_with_130(commands: Commands) -> None:
-    command = commands.start("interrupted", *LONG, "logger=none", "baselines=null")
-    deadline = time.monotonic() + 60
-    while not list((commands.root / "interrupted").rglob("last.ckpt")):
-        assert time.monotonic() < deadline, command.output
-        time.sleep(0.005)
+    command = commands.start("interrupted", *LONG, "logger=none", "baselines=null", slow=True)
+    command.until(lambda: list((commands.root / "interrupted").rglob("last.ckpt")))
     os.kill(command.pid, signal.SIGINT)
     assert command.wait() == 130, command.output
     assert "resume=auto goes on" in command.output and "Traceback" not in command.output

@@ -40,7 +40,7 @@ def test_items_of_finds_every_item_and_nothing_else() -> None:
     assert ids.items_of(np.array([0, 3, 0])) == -1
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.integers(0, 99))
 def test_items_of_inverts_the_table(sizes: list[int], seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -111,7 +110,7 @@ class Composer:
         self.main = Path(__file__).resolve().parents[1] / config_path if config_path else conf_dir()
         self._composed: dict[tuple[str, ...], DictConfig | Exception] = {}
         self._parsed: dict[str, list[Override] | Fault] = {}
-        self._options: dict[str, list[str]] = {}
+        self._lists: dict[tuple[str, tuple[str, ...], bool], list[str]] = {}
         if self.config_dir and not self.config_dir.is_dir():
             raise GenrecError(f"--config-dir {config_dir}: there is no such folder. It holds groups as conf/ does.")
 
@@ -170,16 +169,33 @@ class Composer:
             del config["hydra"]
         return config
 
-    @cached_property
-    def groups(self) -> list[str]:
-        """The groups of genrec and of the user."""
-        return sorted(name for name in self.hydra.config_loader.list_groups("") if name != "hydra")
+    def groups(self, paths: Sequence[str] = ()) -> list[str]:
+        """The groups of genrec and of the user; ``paths`` are overrides of ``hydra.searchpath``."""
+        return [name for name in self._listed("", paths, of_groups=True) if name != "hydra"]
 
-    def options(self, group: str) -> list[str]:
+    def groups_of_hydra(self, paths: Sequence[str] = ()) -> list[str]:
+        """``hydra/sweeper`` and the like."""
+        return [f"hydra/{name}" for name in self._listed("hydra", paths, of_groups=True)]
+
+    def options(self, group: str, paths: Sequence[str] = ()) -> list[str]:
         """The options of a group, empty where there is no such group."""
-        if group not in self._options:
-            self._options[group] = sorted(self.hydra.config_loader.get_group_options(group))
-        return self._options[group]
+        return self._listed(group, paths)
+
+    def _listed(self, group: str, paths: Sequence[str], *, of_groups: bool = False) -> list[str]:
+        from hydra.core.object_type import ObjectType
+        from hydra.errors import HydraException
+
+        key = (group, tuple(paths), of_groups)
+        if key not in self._lists:
+            kind, listed = (
+                ObjectType.GROUP if of_groups else ObjectType.CONFIG,
+                self.hydra.config_loader.get_group_options,
+            )
+            try:
+                self._lists[key] = sorted(listed(group, kind, self.config_name, list(paths)))
+            except HydraException:  # the paths are none, as composing says
+                self._lists[key] = sorted(listed(group, kind))
+        return self._lists[key]
 
     def parse(self, override: str) -> list[Override] | Fault:
         """An override as Hydra reads it, or the fault that keeps it from being read."""
@@ -291,15 +307,19 @@ class Diagnosis:
     """
 
     def __init__(self, composer: Composer, overrides: Sequence[str]) -> None:
+        parsed = _parse(composer, overrides)[0]
         self.composer = composer
-        self.groups = composer.groups
+        self.paths = [item.input_line or "" for item in parsed if item.key_or_group == "hydra.searchpath"]
+        self.groups = composer.groups(self.paths)
         self.found: list[Fault] = []
         self.choices: list[str] = []
+        self.of_hydra: list[Override] = []
         self.values: list[Override] = []
-        for item in _parse(composer, overrides)[0]:
-            if re.split(r"[./]", item.key_or_group)[0] == "hydra":
+        for item in parsed:
+            if item.key_or_group.partition(".")[0] == "hydra":
                 self.choices.append(item.input_line or "")
-            elif item.package is not None or "/" in item.key_or_group or composer.options(item.key_or_group):
+                self.of_hydra.append(item)
+            elif item.package is not None or "/" in item.key_or_group or self._options(item.key_or_group):
                 self.choices += self._choice(item)
             else:
                 self.values.append(item)
@@ -314,7 +334,8 @@ class Diagnosis:
 
         base = self.base()
         if isinstance(base, Exception):
-            return self.found or [_hydra_fault(base)]
+            why = self._unknown_of_hydra() or [_hydra_fault(base)]
+            return [*self.found, *why] if self.paths else self.found or why
         config = OmegaConf.create(OmegaConf.to_container(base, resolve=False))
         assert isinstance(config, DictConfig)
         for item in self.values:
@@ -323,14 +344,24 @@ class Diagnosis:
         known = {fault.key for fault in self.found}
         return [*self.found, *(fault for fault in check(config, self.groups) if fault.key not in known)]
 
+    def _unknown_of_hydra(self) -> list[Fault]:
+        """What is named below ``hydra`` and is not there."""
+        words = [item.input_line for item in self.of_hydra]
+        whole: Any = self.composer.try_compose([word for word in self.choices if word not in words])
+        named = [item for item in self.of_hydra if not (item.is_add() or item.is_force_add())]
+        if isinstance(whole, Exception):
+            return []
+        return [fault for item in named if (fault := self._unknown(whole, item)) is not None]
+
     def _choice(self, item: Override) -> list[str]:
         """The choice of a group's option as it should have been, empty where nothing is near."""
         from genrec.config.signatures import nearest
 
-        group, options, value = item.key_or_group, self.composer.options(item.key_or_group), item.value()
+        group, options, value = item.key_or_group, self._options(item.key_or_group), item.value()
         if not options:
-            known = f"Groups: {', '.join(self.groups)}."
-            self._add(Fault(group, "no such group", given_value(item), nearest(group, self.groups), known))
+            groups = self.composer.groups_of_hydra(self.paths) if group.startswith("hydra/") else self.groups
+            known = f"Groups: {', '.join(groups)}."
+            self._add(Fault(group, "no such group", given_value(item), nearest(group, groups), known))
             return []
         listing = f"Options: {', '.join(options)}."
         if item.is_delete():
@@ -346,6 +377,9 @@ class Diagnosis:
             return [item.input_line or ""]
         near = nearest(wrong[0], options) if isinstance(value, str) else None
         return [f"{item.get_key_element()}={near}"] if near else []
+
+    def _options(self, group: str) -> list[str]:
+        return self.composer.options(group, self.paths)
 
     def _add(self, fault: Fault) -> None:
         self.found.append(fault)
@@ -398,10 +432,11 @@ class Diagnosis:
                 given = given_value(item) if place == item.key_or_group else None
                 return Fault(place, "no such key or group", given, nearest(part, known), f"Known: {', '.join(known)}.")
             target = node.get("_target_")
-            if not isinstance(target, str) or depth + 1 < len(parts):
-                names = [name for name in _names(node) if name != "_target_"]
+            if not isinstance(target, str) or depth + 1 < len(parts) or parts[0] == "hydra":
+                names = [name for name in _names(node) if not name.startswith("_")]
                 given = given_value(item) if place == item.key_or_group else None
-                return Fault(place, "no such key", given, nearest(part, names), f"Known: {', '.join(names)}.")
+                known = f"Known: {', '.join(names)}." if names else f"{'.'.join(parts[:depth])} has no keys here."
+                return Fault(place, "no such key", given, nearest(part, names), known)
             if refusal(target, named_by_user(config)) is not None:
                 return None
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import http.client
 import json
@@ -18,12 +17,10 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from genrec.artifacts import write_text
+from genrec.artifacts import exclusive, write_text
 from genrec.contracts import GenrecError
 from genrec.data.unpacking import check_unpacked
 from genrec.remote.progress import progress_bar
@@ -70,8 +67,7 @@ def download(
     path = Path(path)
     if not url.startswith(("http://", "https://")):
         raise GenrecError(f"{url} is no http or https address; check base_url.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _exclusive(path):
+    with exclusive(path.with_name(f".{path.name}.lock")):
         if path.exists():
             _verify(path, sha256, url)
             return path
@@ -176,15 +172,6 @@ def _verify(path: Path, expected: str | None, url: str) -> str:
             f"{url} has sha256 {found}, but {expected} was expected. It was not kept; check URL and sha256."
         )
     raise GenrecError(f"{path} has sha256 {found}, but {expected} was expected. Remove it to fetch it again.")
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Two processes that want one file fetch it once."""
-    lock = path.with_name(f".{path.name}.lock")
-    with open(lock, "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def extract_zip(archive: Path, folder: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import MLFlowLogger
 
+from genrec.artifacts import exclusive
 from genrec.contracts import GenrecError
 from genrec.loggers.published import ARTIFACTS, PublishedRun, RunName, parameters, results
 
@@ -74,9 +74,7 @@ class MLflow(MLFlowLogger):
         if not self._local:
             yield
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with open(self._folder / f".{_DATABASE}.lock", "w") as lock, _quiet():
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with exclusive(self._folder / f".{_DATABASE}.lock"), _quiet():
             yield
 
     def begin(self, name: RunName) -> None:

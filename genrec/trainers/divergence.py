@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import genrec.contracts as contracts
-from genrec.artifacts import atomic_path
+from genrec.artifacts import atomic_path, reason_of
 from genrec.contracts import GenrecError
 from genrec.sharding import own_part
 from genrec.trainers.world import World
@@ -160,7 +160,7 @@ def load_batch(path: str | Path) -> tuple[Any, dict[str, Any]]:
             tensors = {name: torch.from_numpy(archive[name]) for name in archive.files if name != _ABOUT}
     except Exception as error:
         raise GenrecError(
-            f"{path} is no batch that a run has kept ({error}). Give the {BATCH_FILE} of a run folder."
+            f"{path} is no batch that a run has kept ({reason_of(error)}). Give the {BATCH_FILE} of a run folder."
         ) from None
     kind: Any = getattr(contracts, str(about.get("batch_class")), None)
     if not (isinstance(kind, type) and hasattr(kind, "take")):

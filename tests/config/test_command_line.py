@@ -64,7 +64,12 @@ def test_config_of_several_runs_is_refused_in_a_sentence(capsys: pytest.CaptureF
         (["-m", "sweep=optuna", "hydra.sweeper.sampler=tpee"], ["hydra.sweeper.sampler=tpee", "Did you mean tpe?"]),
         (["-m", "sweep=optuna", "hydra.sweeper.sampler=grid"], ["optimizer.lr: a grid needs values"]),
         (["-m", "sweep=optuna", "hydra.sweeper.n_trials=0"], ["hydra.sweeper.n_trials=0", "at least 1"]),
-        (["-m", "sweep=optuna", "hydra.sweeper.n_trails=3"], ["n_trails"]),
+        (["-m", "sweep=optuna", "hydra.sweeper.n_trails=3"], ["n_trails=3", "Did you mean n_trials?"]),
+        (["-m", "hydra.swep.dir=x", "hydra.job.nam=z"], ["Did you mean sweep?", "Did you mean name?"]),
+        (["-m", "hydra.launcher.n_jobs=2", "seed=1,2"], ["no such key", "hydra.launcher has no keys here"]),
+        (["-m", "hydra/sweper=optuna"], ["no such group", "Did you mean hydra/sweeper?"]),
+        (["-m", "hydra/launcher=joblb", "seed=1,2"], ["no hydra/launcher 'joblb'", "Did you mean joblib?"]),
+        (["hydra.searchpath=x", "model=tiger"], ["hydra.searchpath must be a list"]),
         (["-m", "sweep=optuna", "hydra.sweeper.objectives=[test/recall@10]"], ["what is tested must not choose"]),
         (["-m", "sweep=optuna", "hydra.sweeper.objectives=[val/recal@10]"], ["Did you mean val/recall@10?"]),
         (["-m", "sweep=pareto", "hydra.sweeper.pruner=median"], ["several objectives cannot prune"]),
@@ -142,6 +147,15 @@ def test_a_users_config_dir_adds_groups_and_options(mine: Path, capsys: pytest.C
     assert "Did you mean width?" in text and "augment.share=a" in text and "2 faults" in text
     assert "Did you mean mine?" in answer(capsys, "--config-dir", "./mine", "model=mne")
     assert "my_own_module" not in sys.modules
+
+
+def test_a_users_search_path_adds_groups_and_options(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = f"hydra.searchpath=[file://{mine}]"
+    assert preflight([where, "model=mine", "+augment=flip", "seed=3"]) is None
+    assert preflight(["-m", where, "model=mine,popularity"]) is None
+    assert "Did you mean mine?" in answer(capsys, where, "model=mne")
+    (mine / "model" / "bad.yaml").write_text("_target_: os.system\ncommand: ls\n")
+    assert "a config may not run it" in answer(capsys, where, "model=bad")
 
 
 def test_help_names_groups_keys_and_examples(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ def batches(view, model, **options):
 
 
 @pytest.mark.parametrize("mode", ["windows", "positions"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     lengths=st.lists(st.integers(0, 40), min_size=1, max_size=8),
     max_history=st.integers(1, 12),

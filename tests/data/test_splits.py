@@ -113,7 +113,7 @@ SPLITS = [LeaveOneOut(), RatioPerUser(), RatioPerUser(order="random"), GlobalTim
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=lambda split: f"{type(split).__name__}-{getattr(split, 'order', '')}")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(lengths=st.lists(st.integers(0, 30), min_size=1, max_size=12))
 def test_test_rows_are_never_in_train(split, lengths):
     """SPEC E, "test rows also in train": the parts are a partition of the log, user by user."""

@@ -97,7 +97,7 @@ def padded(rows: list[list[int]]) -> Tensor:
 SIZES = st.lists(st.integers(1, 6), min_size=1, max_size=4).map(tuple)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 @given(st.integers(0, 2**31), SIZES, st.integers(1, 4), st.booleans())
 def test_wide_beam_equals_exhaustive_scoring(
     seed: int, sizes: tuple[int, ...], batch_size: int, with_seen: bool
@@ -122,7 +122,7 @@ def test_wide_beam_equals_exhaustive_scoring(
         assert result.scores[row].tolist() == expected
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.integers(0, 2**31), SIZES, st.integers(1, 7))
 def test_narrow_beam_equals_a_plain_python_trie(seed: int, sizes: tuple[int, ...], num_beams: int) -> None:
     codes = catalogue(seed, sizes)

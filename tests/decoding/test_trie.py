@@ -43,7 +43,7 @@ def test_known_catalogue() -> None:
     assert trie.mean_fan_out == (2.0, 3 / 2, 5 / 3)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50)
 @given(st.integers(0, 2**31), st.lists(st.integers(1, 6), min_size=1, max_size=4))
 def test_paths_are_exactly_the_items(seed: int, sizes: list[int]) -> None:
     num_items = int(np.random.default_rng(seed).integers(1, np.prod(sizes) + 1))

@@ -131,7 +131,7 @@ def test_helpers_average_over_users() -> None:
     assert recall_at_k(predictions, torch.full((3, 2), IGNORE), 2) == 0.0
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.integers(1, 12))
 def test_equals_torchmetrics_and_sklearn(seed: int, k: int) -> None:
     num_items = 12

@@ -25,8 +25,6 @@ pytestmark = pytest.mark.slow
 COUNT = int(os.environ.get("GENREC_FUZZ", "300"))
 SLOW = settings(
     max_examples=COUNT,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

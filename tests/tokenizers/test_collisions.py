@@ -19,7 +19,7 @@ def make(num_items: int, num_codes: int, num_levels: int, crowd: int, seed: int)
     return codes, vectors, [generator.normal(size=(num_codes, 3)).astype(np.float32) for _ in range(num_levels)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     num_items=st.integers(1, 60),
     num_codes=st.integers(2, 5),
