@@ -276,7 +276,7 @@ def entry_damage(folder: Path) -> str:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size:,} bytes, not {size:,}"
-        if _sampled_digest(path) != digest:
+        if sampled_digest(path) != digest:
             return f"{name} holds something else"
     return ""
 
@@ -289,16 +289,16 @@ def _contents(folder: Path) -> dict[str, tuple[int, str]]:
     """Size and digest of every file of an entry; sub-folders are the workplace of a stage and no part of it."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     files = {name: folder / name for name in names if name not in (LOCK, DONE)}
-    return {name: (path.stat().st_size, _sampled_digest(path)) for name, path in files.items()}
+    return {name: (path.stat().st_size, sampled_digest(path)) for name, path in files.items()}
 
 
-def _sampled_digest(path: Path) -> str:
-    """SHA-256 of a file or, where it is long, of pieces of it, the last one among them."""
+def sampled_digest(path: Path, *, piece: int = _PIECE, pieces: int = _PIECES) -> str:
+    """SHA-256 of a file or, where it is long, of so many ``pieces`` of it and the last one; ``piece`` bytes each."""
     size, digest = path.stat().st_size, hashlib.sha256()
     with open(path, "rb") as stream:
-        for begin in (*range(0, size, max(_PIECE, size // _PIECES)), max(0, size - _PIECE)):
+        for begin in (*range(0, size, max(piece, size // pieces)), max(0, size - piece)):
             stream.seek(begin)
-            digest.update(stream.read(_PIECE))
+            digest.update(stream.read(piece))
     return digest.hexdigest()[:16]
 
 

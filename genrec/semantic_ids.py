@@ -125,7 +125,7 @@ class SemanticIds:
             )
         try:
             with np.load(path, allow_pickle=False) as archive:
-                sizes = tuple(int(size) for size in archive["codebook_sizes"])
+                sizes = tuple(int(size) for size in archive["codebook_sizes"].tolist())
                 if max(sizes, default=0) > _LARGEST:
                     raise GenrecError(f"{path} names {max(sizes):,} codes of a level; {_LARGEST:,} are the most.")
                 return cls(archive["codes"], sizes, int(archive["num_content_levels"]))

@@ -16,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; must be set 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from hypothesis import settings
 
 from genrec.data.dataset import Dataset
@@ -23,9 +24,23 @@ from genrec.data.interactions import DataReport, InteractionLog, SourceData
 from genrec.data.splits import LeaveOneOut
 
 REPOSITORY = Path(__file__).parents[1]
+_NETWORK = "GLOO_SOCKET_IFNAME"
 
 settings.register_profile("tests", derandomize=True, deadline=None)  # new examples are what `make fuzz` is for
 settings.load_profile("tests")
+
+
+@pytest.fixture(autouse=True)
+def switches_of_the_process() -> Iterator[None]:
+    """A run sets threads, denormals, determinism and the network of its process. No test finds those of another."""
+    threads, network = torch.get_num_threads(), os.environ.get(_NETWORK)
+    torch.set_flush_denormal(False)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+    torch.use_deterministic_algorithms(False)
+    if network is None:
+        os.environ.pop(_NETWORK, None)
 
 
 @pytest.fixture(scope="session")

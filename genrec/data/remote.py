@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from genrec.contracts import GenrecError
 from genrec.data.tables import SUFFIXES, table_suffix
 from genrec.remote.addresses import has_magic, is_remote, name_of, shown
-from genrec.remote.copies import DEFAULT_CACHE, Options, listed, localised, localised_folder, on_this_machine
+from genrec.remote.copies import (
+    DEFAULT_CACHE,
+    Options,
+    listed,
+    localised_files,
+    localised_folder,
+    on_this_machine,
+)
 
 
 def files_of(path: str | Path, options: Options = None, *, suffixes: Sequence[str] = SUFFIXES) -> list[str]:
@@ -45,16 +52,20 @@ def _local_files(place: Path, suffixes: Sequence[str]) -> list[str]:
 
 
 def table_files(
-    path: str | Path, cache_dir: str | Path, options: Options = None, *, progress: bool = True
+    path: str | Path,
+    cache_dir: str | Path,
+    options: Options = None,
+    *,
+    choose: Callable[[list[str]], list[str]] = list,
+    progress: bool = True,
 ) -> list[Path]:
-    """The tables that a path means, as files of this machine: ``files_of`` with those of a remote store fetched."""
+    """The tables that a path means, by name, as files of this machine: of several in a remote store those are fetched
+    that ``choose`` takes of their names."""
     place = on_this_machine(path)
     if place is not None:
         return [Path(name) for name in files_of(place)]
-    if not has_magic(str(path)) and table_suffix(Path(name_of(str(path)))) in SUFFIXES:
-        return [localised(path, cache_dir, options, progress=progress)]
-    folder = localised_folder(str(path), cache_dir, options, lambda names: _tables(names, str(path)), progress=progress)
-    return sorted(folder.iterdir())
+    url = str(path)
+    return localised_files(url, cache_dir, options, lambda names: choose(_tables(names, url)), progress=progress)
 
 
 def _tables(names: Sequence[str], url: str) -> list[str]:

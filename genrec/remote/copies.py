@@ -20,8 +20,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from genrec.artifacts import Cache, atomic_path, fingerprint, write_json
-from genrec.contracts import GenrecError
+from genrec.artifacts import Cache, atomic_path, fingerprint, read_json, write_json
 from genrec.remote.addresses import LOCAL, before_pattern, identity, is_remote, name_of, protocol_of, shown
 from genrec.remote.parallel import in_parallel
 from genrec.remote.progress import one_of, progress_bars
@@ -86,20 +85,66 @@ def localised_folder(
         found = listed(url, options)
     except StoreError as error:
         return _newest_copy(url, cache_dir, error)
+    return _as_folder(found, url, cache_dir, choose, progress=progress)
+
+
+def localised_files(
+    url: str,
+    cache_dir: str | Path,
+    options: Options,
+    choose: Callable[[list[str]], Iterable[str]],
+    *,
+    progress: bool = True,
+) -> list[Path]:
+    """The remote file at an address, or those of a folder or a pattern that ``choose`` takes by their names, as files
+    of this machine, by name."""
+    try:
+        found = listed(url, options)
+    except StoreError as error:
+        copy = _newest_copy(url, cache_dir, error)
+        return sorted(copy.iterdir()) if copy.is_dir() else [copy]
+    if [file.url for file in found] == [url]:
+        return fetched_together(found, cache_dir, progress=progress)
+    return sorted(_as_folder(found, url, cache_dir, choose, progress=progress).iterdir())
+
+
+def _as_folder(
+    found: list[RemoteFile],
+    url: str,
+    cache_dir: str | Path,
+    choose: Callable[[list[str]], Iterable[str]],
+    *,
+    progress: bool,
+) -> Path:
+    """The chosen of some files in one folder. Those of a pattern may lie in several: where two have one name, all have
+    their number before it."""
     there = {name_of(file.url): file for file in found}
     if len(there) < len(found):
-        raise GenrecError(f"{shown(url)} means several files of one name in different folders. Rename them.")
-    chosen = [there[name] for name in choose(sorted(there))]
-    copies = fetched_together(chosen, cache_dir, progress=progress)
-    unmarked = any(not file.version for file in chosen)
-    version = fingerprint("folder", [[copy.parent.parent.name, copy.name] for copy in copies])
+        there = {f"{place:05d}-{name_of(file.url)}": file for place, file in enumerate(found)}
+    chosen = {name: there[name] for name in choose(sorted(there))}
+    copies = dict(zip(chosen, fetched_together(list(chosen.values()), cache_dir, progress=progress), strict=True))
+    unmarked = any(not file.version for file in chosen.values())
+    version = fingerprint("folder", [[copy.parent.parent.name, name] for name, copy in copies.items()])
     with Cache(Path(cache_dir)).entry(STAGE, f"{_address_key(url)}-{version}") as (entry, ready):
         folder = entry / FILES / _local_name(url)
-        if not ready or unmarked or any(not (folder / copy.name).exists() for copy in copies):
-            for copy in copies:
-                _link(copy, folder / copy.name)
-            write_json(entry / ORIGIN_FILE, {"address": shown(url), "files": [copy.name for copy in copies]})
+        if not ready or unmarked or any(not (folder / name).exists() for name in copies):
+            for name, copy in copies.items():
+                _link(copy, folder / name)
+            hashes = {name: noted_sha256(copy) for name, copy in copies.items()}
+            write_json(entry / ORIGIN_FILE, {"address": shown(url), "files": hashes})
     return folder
+
+
+def noted_sha256(path: Path) -> str | None:
+    """The SHA-256 of a copy, as it was noted when the file was fetched; None of any other file."""
+    for place in (path.parent, path.parent.parent):
+        origin = place.parent / ORIGIN_FILE
+        if place.name == FILES and origin.exists():
+            noted: Any = read_json(origin)
+            files = noted.get("files")
+            found = noted.get("sha256") if place == path.parent else isinstance(files, dict) and files.get(path.name)
+            return found or None
+    return None
 
 
 def on_this_machine(path: str | Path) -> Path | None:

@@ -15,7 +15,7 @@ from genrec.artifacts import Cache, read_json
 from genrec.contracts import GenrecError
 from genrec.data.dataset import Dataset
 from genrec.data.encoders.file import FileEncoder
-from genrec.data.remote import data_folder, files_of, localised, table_files
+from genrec.data.remote import data_folder, files_of, table_files
 from genrec.data.row_splits import RandomRows
 from genrec.data.sources.amazon import AmazonSource
 from genrec.data.sources.folder import FolderSource
@@ -26,6 +26,7 @@ from genrec.data.sources.table import TableSource
 from genrec.data.splits import LeaveOneOut
 from genrec.data.storage import save_folder
 from genrec.data.table import TableDataset
+from genrec.remote.copies import localised
 from genrec.semantic_ids import SemanticIds
 from genrec.stages import item_vectors
 from genrec.tokenizers.file import FileTokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -17,9 +18,8 @@ import pytest
 from rich.progress import Progress
 
 from genrec.artifacts import read_json
-from genrec.contracts import GenrecError
 from genrec.remote import copies
-from genrec.remote.copies import cached_copy, copies_of, localised, localised_folder
+from genrec.remote.copies import cached_copy, copies_of, localised, localised_files, localised_folder, noted_sha256
 from genrec.remote.stores import StoreError
 from tests.remote.store_server import StoreServer, md5_of
 
@@ -244,11 +244,23 @@ def test_ctrl_c_ends_a_fetch_of_several_files(web: StoreServer, tmp_path: Path, 
     assert len(list(tmp_path.glob("remote/*/done"))) < 40 and not list(tmp_path.glob("remote/*/files/shop"))
 
 
-def test_two_files_of_one_name_are_told(bucket: str, tmp_path: Path) -> None:
+def test_two_files_of_one_name_lie_beside_each_other(bucket: str, tmp_path: Path) -> None:
     for day in ("mon", "tue"):
         put(f"{bucket}/{day}/x.csv", day.encode())
-    with pytest.raises(GenrecError, match="several files of one name"):
-        localised_folder(f"{bucket}/*/x.csv", tmp_path, None, lambda names: names)
+    url = f"{bucket}/*/x.csv"
+    folder = localised_folder(url, tmp_path, None, lambda names: names)
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert found == {"00000-x.csv": b"mon", "00001-x.csv": b"tue"}
+    assert localised_files(url, tmp_path, None, lambda names: names[1:])[0].read_bytes() == b"tue"
+
+
+def test_the_hash_of_a_copy_is_noted(bucket: str, tmp_path: Path) -> None:
+    put(f"{bucket}/shop/x.csv", b"mon")
+    (inside,) = localised_files(f"{bucket}/shop", tmp_path, None, lambda names: names)
+    (alone,) = localised_files(f"{bucket}/shop/x.csv", tmp_path, None, lambda names: names)
+    assert inside != alone and noted_sha256(inside) == noted_sha256(alone) == hashlib.sha256(b"mon").hexdigest()
+    (tmp_path / "x.csv").write_bytes(b"mon")
+    assert noted_sha256(tmp_path / "x.csv") is None
 
 
 def test_two_processes_fetch_a_file_once(web: StoreServer, tmp_path: Path, repository: Path) -> None:

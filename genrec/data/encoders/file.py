@@ -11,9 +11,9 @@ import numpy as np
 from genrec.artifacts import file_fingerprint, reason_of
 from genrec.contracts import GenrecError
 from genrec.data.encoders import checked_vectors
-from genrec.data.remote import DEFAULT_CACHE, localised
 from genrec.data.tables import SUFFIXES, table_suffix
 from genrec.remote.addresses import below, is_remote, name_of
+from genrec.remote.copies import DEFAULT_CACHE, localised
 from genrec.remote.stores import MISSING, StoreError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from genrec.annotations import Count, check_arguments
-from genrec.artifacts import Cache, fingerprint
+from genrec.artifacts import Cache, fingerprint, sampled_digest
 from genrec.contracts import GenrecError
 from genrec.data.interactions import DataReport, InteractionLog, SourceData
 from genrec.data.large.arrays import open_array
@@ -27,15 +27,16 @@ from genrec.data.large.preparation import (
     prepare,
 )
 from genrec.data.large.reading import LogFiles
-from genrec.data.remote import files_of, localised
+from genrec.data.remote import table_files
 from genrec.data.sources.folder import FolderSource
 from genrec.data.tables import SUFFIXES, table_suffix
 from genrec.remote.addresses import before_pattern, below, has_magic, is_remote, name_of, shown
-from genrec.remote.copies import listed
+from genrec.remote.copies import localised, noted_sha256, on_this_machine
 
 logger = logging.getLogger("genrec.data")
 
-_VERSION = 1  # of the prepared form
+_VERSION = 2  # of the prepared form
+_BESIDE = ("items", "users")
 _OWN = ("partition_rows",)  # what FolderSource lacks
 
 
@@ -81,11 +82,33 @@ class LargeSource(FolderSource):
         return name.split(".")[0].strip("*-_") or "large"
 
     @cached_property
-    def addresses(self) -> list[str]:
-        """The tables of interactions, by name, on this machine or not."""
-        tables = [path for path in files_of(self.path, self.storage_options) if _stem(path) not in ("items", "users")]
-        found = [path for path in tables if _stem(path).startswith("interactions")] or tables
-        kinds = sorted({_kind(path) for path in found})
+    def tables(self) -> list[Path]:
+        """All tables that ``path`` means, by name, on this machine: of interactions, and those beside them."""
+        return table_files(self.path, self.cache_dir, self.storage_options, choose=self._worth_fetching)
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """The tables of interactions."""
+        return self.tables if len(self.tables) == 1 and not self._is_folder else self._interactions(self.tables)
+
+    @property
+    def _is_folder(self) -> bool:
+        """Whether the path means a folder, in which other tables may have their names."""
+        place = on_this_machine(self.path)
+        if place is not None:
+            return place.is_dir()
+        return not has_magic(self.path) and table_suffix(Path(name_of(self.path))) not in SUFFIXES
+
+    def _worth_fetching(self, names: list[str]) -> list[str]:
+        others = [Path(given).name for given in (self.items_path, self.users_path) if given]
+        wanted = {path.name for path in self._interactions([Path(name) for name in names])}
+        return [name for name in names if name in wanted or _stem(name) in _BESIDE or name in others]
+
+    def _interactions(self, tables: list[Path]) -> list[Path]:
+        given = [Path(name).name for name in (self.items_path, self.users_path) if name]
+        logs = [path for path in tables if _stem(path.name) not in _BESIDE and path.name not in given]
+        found = [path for path in logs if _stem(path.name).startswith("interactions")] or logs
+        kinds = sorted({table_suffix(path) for path in found})
         if not found:
             raise GenrecError(f"data.path={shown(self.path)} holds no table of interactions.")
         if len(kinds) > 1:
@@ -100,9 +123,8 @@ class LargeSource(FolderSource):
         """Where the prepared log lies."""
         with Cache(Path(self.cache_dir)).entry("large", self._key()) as (folder, ready):
             if not ready:
-                logger.info("%s: preparing %d files (once) in %s", self.name, len(self.addresses), folder)
-                paths = [localised(path, self.cache_dir, self.storage_options) for path in self.addresses]
-                files = LogFiles(paths, folder / "work", self.columns, self.delimiter, self.encoding)
+                logger.info("%s: preparing %d files (once) in %s", self.name, len(self.files), folder)
+                files = LogFiles(self.files, folder / "work", self.columns, self.delimiter, self.encoding)
                 rules = Rules(self.cleaning, self.min_rating, self.partition_rows)
                 prepare(files, folder, rules, items=self._items(), users=self._users())
             return folder
@@ -125,45 +147,41 @@ class LargeSource(FolderSource):
             item_table=_table(folder / ITEM_TABLE),
             user_table=_table(folder / USER_TABLE),
         )
-        beside = None if is_remote(self.addresses[0]) else Path(self.addresses[0]).parent
-        return SourceData(log, DataReport(told["counts"], told["notes"]), beside)
+        return SourceData(log, DataReport(told["counts"], told["notes"]), self.files[0].parent)
 
     def _beside(self, stem: str, given: str | None) -> Path | None:
         """The file of another table on this machine: the one given, or the one of that name in the folder."""
-        folder = not has_magic(self.path) and _kind(self.path) not in SUFFIXES
         if given is None:
-            tables = files_of(self.path, self.storage_options) if folder else []
-            found = next((path for path in tables if _stem(path) == stem), None)
-        elif is_remote(given) or Path(given).exists():
-            found = given
-        else:
-            found = below(self.path, given) if is_remote(self.path) and folder else str(Path(self.path) / given)
-        if found is not None and not is_remote(found) and not Path(found).exists():
+            tables = self.tables if self._is_folder else []
+            return next((path for path in tables if _stem(path.name) == stem), None)
+        if is_remote(given) or Path(given).exists():
+            return localised(given, self.cache_dir, self.storage_options)
+        found = next((path for path in self.tables if self._is_folder and path.name == given), None)
+        if found is None and is_remote(self.path) and self._is_folder:
+            return localised(below(self.path, given), self.cache_dir, self.storage_options)
+        path = found or Path(self.path) / given
+        if not path.exists():
             raise GenrecError(f"data.source.{stem}_path={given} does not exist.")
-        return None if found is None else localised(found, self.cache_dir, self.storage_options)
+        return path
 
     def _key(self) -> str:
-        beside = [self._beside("items", self.items_path), self._beside("users", self.users_path)]
-        versions = [self._version(path) for path in [*self.addresses, *(str(path) for path in beside if path)]]
+        beside = {"items": self._beside("items", self.items_path), "users": self._beside("users", self.users_path)}
+        versions = {name: path and _version(path) for name, path in beside.items()}
+        versions["interactions"] = [_version(path) for path in self.files]
         options = [self.columns, self.items_columns, self.text_columns, self.users_columns, self.delimiter]
         rules = {name: value for name, value in vars(self.cleaning).items()}
         return fingerprint(_VERSION, versions, options, self.encoding, self.min_rating, rules)
 
-    def _version(self, path: str) -> list[Any]:
-        """What tells a file from an earlier one of its name without reading it."""
-        if is_remote(path):
-            (file,) = listed(path, self.storage_options)
-            return [name_of(path), file.size, file.version]
-        stat = Path(path).stat()
-        return [Path(path).name, stat.st_size, stat.st_mtime_ns]
+
+def _version(path: Path) -> list[Any]:
+    """What tells a file from another of its name without reading all of it; a copy is known by its hash."""
+    stat, noted = path.stat(), noted_sha256(path)
+    known = [noted] if noted else [stat.st_mtime_ns, sampled_digest(path, piece=1 << 16, pieces=16)]
+    return [path.name, stat.st_size, *known]
 
 
-def _stem(path: str) -> str:
-    return (name_of(path) if is_remote(path) else Path(path).name).split(".")[0]
-
-
-def _kind(path: str) -> str:
-    return table_suffix(Path(name_of(path) if is_remote(path) else path))
+def _stem(name: str) -> str:
+    return name.split(".")[0]
 
 
 def _table(path: Path) -> pl.DataFrame | None:

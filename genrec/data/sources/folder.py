@@ -14,7 +14,6 @@ from genrec.data.cleaning import Cleaning, build_log
 from genrec.data.download import missing_files
 from genrec.data.interactions import ITEM_ID, RATING, TIMESTAMP, TITLE, USER_ID, DataReport, SourceData
 from genrec.data.parsing import flattened
-from genrec.data.remote import DEFAULT_CACHE, localised, localised_folder
 from genrec.data.storage import DESCRIPTION_FILE, VECTORS_FILE, is_saved, load_folder
 from genrec.data.tables import (
     SUFFIXES,
@@ -26,6 +25,7 @@ from genrec.data.tables import (
     table_suffix,
 )
 from genrec.remote.addresses import below, has_magic, is_remote, name_of, shown
+from genrec.remote.copies import DEFAULT_CACHE, localised, localised_folder
 
 Columns = Mapping[str, str] | Sequence[str]
 
