@@ -43,8 +43,10 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel], *, title: str, x_label: str, columns: int = 3) -> str:
-    """The SVG, with so many panels beside each other; it stands alone and follows the reader's light or dark scheme."""
-    columns = min(columns, len(panels))
+    """The SVG, with so many panels beside each other; it stands alone and follows the reader's light or dark scheme.
+    Panels without a point are left out."""
+    panels = [panel for panel in panels if any(line.points for line in panel.lines)]
+    columns = max(1, min(columns, len(panels)))
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
     step = LABELS + WIDTH + NAMES + GAP

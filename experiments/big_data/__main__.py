@@ -54,14 +54,15 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     rows: list[Row] = []
+    place = options.folder / "big_data"
     for millions in options.millions:
-        for row in measured(round(millions * 1e6), options.folder, options.memory_gib):
+        for row in measured(round(millions * 1e6), place, options.memory_gib):
             rows = sorted([*rows, row], key=lambda row: row.interactions)
             sys.stdout.write(f"{line(row)}\n")
             sys.stdout.flush()
             write(rows, options.output, options.memory_gib)
     if not options.keep:
-        shutil.rmtree(options.folder)
+        shutil.rmtree(place)
     return 0
 
 
@@ -69,7 +70,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.big_data", description=__doc__)
     parser.add_argument("--millions", type=float, nargs="+", default=[1, 5, 10, 50], help="interactions of each log")
     parser.add_argument("--memory-gib", type=float, default=6.0, help="what every command may allocate; default 6")
-    parser.add_argument("--folder", type=Path, default=Path("outputs/big_data"), help="of data, caches and runs")
+    parser.add_argument("--folder", type=Path, default=Path("outputs"), help="of its big_data/: data, caches, runs")
     parser.add_argument("--output", type=Path, default=HERE, help="of results, plot and page; default: this study's")
     parser.add_argument("--keep", action="store_true", help="leave data, caches and runs behind")
     return parser.parse_args(arguments)
@@ -80,6 +81,7 @@ def measured(count: int, folder: Path, memory_gib: float) -> Iterator[Row]:
     data, whole = folder / f"{count}", folder / f"{count}_whole"
     invent(data, count, max(count // USERS, 100), max(count // ITEMS, 100))
     run = Commands(folder, memory_gib)
+    shutil.rmtree(run.cache(count), ignore_errors=True)  # of a study that was stopped
     yield run.row(count, FIRST, ["data=large", f"data.path={data}"])
     yield run.row(count, AGAIN, ["data=large", f"data.path={data}"])
     whole.mkdir(exist_ok=True)
@@ -96,7 +98,7 @@ class Commands:
     memory_gib: float
 
     def row(self, count: int, way: str, words: list[str]) -> Row:
-        out, cache = self.folder / "run", self.folder / f"cache_{count}"
+        out, cache = self.folder / "run", self.cache(count)
         shutil.rmtree(out, ignore_errors=True)
         places = [f"cache_dir={cache}", f"hydra.run.dir={out}"]
         begun = time.perf_counter()
@@ -111,8 +113,9 @@ class Commands:
         said = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         wall, peak = time.perf_counter() - begun, usage.ru_maxrss * 1024
-        if os.waitstatus_to_exitcode(status) != 0:
-            return Row(count, way, _reason(said), wall_seconds=wall, peak_bytes=peak)
+        code = os.waitstatus_to_exitcode(status)
+        if code != 0:
+            return Row(count, way, _reason(said, code), wall_seconds=wall, peak_bytes=peak)
         took, final = (json.loads((out / name).read_text()) for name in ("timing.json", "metrics.json"))
         disk = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) if way == FIRST else None
         return Row(
@@ -122,14 +125,19 @@ class Commands:
             disk,
         )
 
+    def cache(self, count: int) -> Path:
+        """Where the runs on a log of so many interactions put what they prepare."""
+        return self.folder / f"cache_{count}"
+
     def _limit(self) -> None:
         size = round(self.memory_gib * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
 
-def _reason(said: str) -> str:
-    out_of_memory = ("memory", "allocat", "Killed")
-    return "out of memory" if any(word in said for word in out_of_memory) else said.strip().splitlines()[-1][:80]
+def _reason(said: str, code: int) -> str:
+    if any(word in said for word in ("memory", "allocat", "Killed")):
+        return "out of memory"
+    return (said.strip().splitlines() or [f"ended with {code}"])[-1][:80]
 
 
 def line(row: Row) -> str:

@@ -42,6 +42,7 @@ _LABELS = {
 }
 _TOTALS = ("users", "items", "interactions")
 _VALUES_AT_ONCE = 1 << 14
+_BLOCK = 1 << 24  # values that are looked at together
 
 
 @dataclass
@@ -64,6 +65,12 @@ class DataReport:
         return out + self.notes
 
 
+def is_sorted(values: np.ndarray) -> bool:
+    """Whether no value (M,) is smaller than the one before; of a memory map a block is read at a time."""
+    blocks = (values[begin : begin + _BLOCK + 1] for begin in range(0, len(values), _BLOCK))
+    return not any((block[1:] < block[:-1]).any() for block in blocks)
+
+
 @dataclass(frozen=True)
 class InteractionLog:
     """Every interaction, sorted by user, then time, then stored order.
@@ -83,7 +90,7 @@ class InteractionLog:
     user_table: pl.DataFrame | None = None
 
     def __post_init__(self) -> None:
-        if len(self.users) and (np.diff(self.users) < 0).any():
+        if not is_sorted(self.users):
             raise ValueError("an InteractionLog is sorted by user")
         columns = [self.items, *self.extras.values()]
         columns += [] if self.timestamps is None else [self.timestamps]

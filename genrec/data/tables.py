@@ -12,6 +12,7 @@ import io
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
@@ -43,7 +44,8 @@ _ALIASES = {
 
 
 # What polars raises for a broken Parquet file; a panic is no Exception, and comes of files that somebody damaged.
-_DAYS = (-719_162, 2_932_896)  # of the years 1 to 9999, from 1970 on
+_Column = TypeVar("_Column", pl.Series, pl.Expr)
+DAYS = (-719_162, 2_932_896)  # of the years 1 to 9999, from 1970 on
 _LONGEST_NAME, _MOST_NAMES = 60, 60
 _LONGEST = 300  # of what is told of an error
 
@@ -195,14 +197,19 @@ def _long_line(text: str, delimiter: str, quote: str | None) -> str | None:
 
 def _read_json_lines(path: Path, encoding: str) -> pl.DataFrame:
     text = read_text(path, encoding)
-    if text.lstrip().startswith("["):
-        raise GenrecError(f"{path} is one JSON array; genrec reads JSON lines: one object per line.")
+    refuse_array(path, text)
     try:
         return pl.read_ndjson(io.BytesIO(text.encode("utf-8")), infer_schema_length=None)
     except pl.exceptions.PolarsError as error:
         raise GenrecError(
             f"{path} is not JSON lines (one object per line): {in_brief(error)}. Correct it, or write the file again."
         ) from None
+
+
+def refuse_array(path: Path, text: str) -> None:
+    """Raises where the ``text`` that a file begins with is that of one JSON array."""
+    if text.lstrip("\ufeff \t\r\n").startswith("["):
+        raise GenrecError(f"{path} is one JSON array; genrec reads JSON lines: one object per line.")
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
@@ -219,16 +226,24 @@ def _read_parquet(path: Path) -> pl.DataFrame:
 def checked_times(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     """The frame; a column with dates beyond the years 1 to 9999, of which polars dies, is a GenrecError."""
     for name, dtype in frame.schema.items():
-        if dtype == pl.Date:
-            days = frame[name].to_physical()
-        elif dtype == pl.Datetime:
-            per_second = {"ms": 10**3, "us": 10**6, "ns": 10**9}[getattr(dtype, "time_unit", None) or "us"]
-            days = frame[name].to_physical() // (per_second * 86_400)
-        else:
+        if dtype not in (pl.Date, pl.Datetime):
             continue
-        if not days.drop_nulls().is_between(*_DAYS).all():
-            raise GenrecError(f"{path}: {name} holds dates beyond the years 1 to 9999. Write them anew, or as numbers.")
+        if not days_of(frame[name], dtype).drop_nulls().is_between(*DAYS).all():
+            raise GenrecError(told_of_days(path, name))
     return frame
+
+
+def days_of(times: _Column, dtype: pl.DataType) -> _Column:
+    """Whole days since 1970 of dates, or dates with times."""
+    if dtype == pl.Date:
+        return times.to_physical()
+    per_second = {"ms": 10**3, "us": 10**6, "ns": 10**9}[getattr(dtype, "time_unit", None) or "us"]
+    return times.to_physical() // (per_second * 86_400)
+
+
+def told_of_days(path: Path, name: str) -> str:
+    """What to say of a column of dates that polars cannot take."""
+    return f"{path}: {name} holds dates beyond the years 1 to 9999. Write them anew, or as numbers."
 
 
 def joined_text(items: pl.DataFrame, parts: Sequence[pl.Expr]) -> pl.DataFrame:

@@ -30,6 +30,8 @@ def test_invented_logs_are_in_order_of_time_and_the_same_each_time(tmp_path, mon
 
 @pytest.mark.slow
 def test_the_study_of_a_small_log(tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "mine.txt").write_text("of somebody else")
     options = ["--millions", "0.02", "--folder", str(tmp_path / "work"), "--output", str(tmp_path / "out")]
     assert program.main(options) == 0
     with open(tmp_path / "out" / program.RESULTS, newline="") as stream:
@@ -38,12 +40,13 @@ def test_the_study_of_a_small_log(tmp_path):
     assert {row["state"] for row in rows} == {"finished"}
     assert len({row["popularity_recall_at_10"] for row in rows}) == 1  # all ways see the same data
     assert "read into memory" in (tmp_path / "out" / program.PLOT).read_text()
-    assert not (tmp_path / "work").exists()
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["mine.txt"]
 
 
 def test_a_command_that_may_not_allocate_is_told_as_such(tmp_path):
     invent(tmp_path / "log", 2000, 50, 60)
     row = program.Commands(tmp_path, memory_gib=0.05).row(2000, program.FIRST, [f"data.path={tmp_path / 'log'}"])
     assert row.state == "out of memory" and row.fit_seconds is None
+    program.write([row], tmp_path / "out", 6.0)  # of which no picture can show anything yet
     page = "\n".join(program.table_lines([row]))
     assert "| 2,000 | from disk, first time |" in page and "out of memory" in page

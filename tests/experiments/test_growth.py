@@ -22,6 +22,13 @@ def test_equal_factors_are_equal_distances():
     assert "10 k" in svg and "1 M" in svg
 
 
+def test_a_panel_without_points_is_left_out():
+    empty = Panel("nothing yet", [], limit=3.0)
+    full = Panel("memory", [Line("a", [(1e4, 1.0)])])
+    assert "nothing yet" not in draw([empty, full], title="t", x_label="items")
+    assert circles(draw([empty], title="t", x_label="items")) == []
+
+
 def test_names_do_not_cover_each_other_and_are_text():
     lines = [Line(f"<{name}>", [(1.0, 5.0), (2.0, 5.0)], "too large" if name == "b" else "") for name in "abc"]
     root = ElementTree.fromstring(draw([Panel("p", lines, limit=50.0)], title="t & u", x_label="x"))

@@ -14,6 +14,7 @@ from genrec.artifacts import atomic_path, reason_of
 from genrec.contracts import GenrecError
 
 BLOCK = 1 << 20
+_LONGEST_ID = 512
 
 
 class ArrayFile:
@@ -54,6 +55,12 @@ def save_ids(path: Path, ids: pl.Series) -> None:
         save_array(path, ids.cast(pl.Int64).to_numpy())
         return
     width = max(1, int(ids.str.len_chars().max() or 1))  # pyright: ignore[reportArgumentType]
+    if width > _LONGEST_ID:
+        longest = ids.filter(ids.str.len_chars() == width)[0]
+        raise GenrecError(
+            f"An id of {ids.name} has {width:,} characters ({longest[:40]}...); {_LONGEST_ID} are the most, since all "
+            "take as much room as the longest. Correct data.source.columns, or shorten it."
+        )
     with array_file(path, len(ids), np.dtype(f"<U{width}")) as file:
         for begin in range(0, len(ids), BLOCK):
             file.write(np.array(ids[begin : begin + BLOCK].to_list(), dtype=np.str_))

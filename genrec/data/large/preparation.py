@@ -29,7 +29,7 @@ import polars as pl
 from genrec.artifacts import atomic_path, read_json, write_json
 from genrec.contracts import GenrecError
 from genrec.data.cleaning import Cleaning, aligned, as_one_kind, clean_table, item_vocabulary
-from genrec.data.interactions import ITEM_ID, TIMESTAMP, USER_ID, DataReport
+from genrec.data.interactions import ITEM_ID, TIMESTAMP, USER_ID, DataReport, is_sorted
 from genrec.data.large.arrays import array_file, open_array, save_array, save_ids
 from genrec.data.large.reading import OTHERS, ROW, LogFiles, Typed, typed
 from genrec.data.tables import UNREADABLE
@@ -102,16 +102,22 @@ def _counted(files: LogFiles, rows: Typed, work: Path, partition_rows: int) -> P
     """The ids with their numbers of rows, in their order, and the partition of each user."""
     if not rows.count:
         raise GenrecError(f"{files.paths[0]}: no row has a user, an item and, where there are times, a readable one.")
-    count = -(-rows.count // partition_rows)
-    part = ((pl.col("len").cum_sum() - 1) * count // rows.count).clip(0, count - 1).cast(pl.UInt16)
     for name, file in ((USER_ID, USER_TABLE), (ITEM_ID, ITEM_TABLE)):
         if not (work / file).exists():
             found = files.collected(rows.frame.group_by(name).len()).sort(name)
             found = found.with_row_index("code")
-            found = found.with_columns(part.alias(_PART)) if name == USER_ID else found
+            found = found.with_columns(partition_of(found["len"], partition_rows)) if name == USER_ID else found
             with atomic_path(work / file) as unfinished:
                 found.write_parquet(unfinished)
     return Partitions(work, has_times=TIMESTAMP in rows.frame.collect_schema())
+
+
+def partition_of(counts: pl.Series, partition_rows: int) -> pl.Series:
+    """The partition (users,) of each user, by the ``counts`` of their rows: in order, ``partition_rows`` or so each."""
+    last = counts.cast(pl.Int64).cum_sum()  # products with the number of partitions overflow 32 bits
+    rows = int(last[-1])
+    partitions = -(-rows // partition_rows)
+    return ((last - 1) * partitions // rows).cast(pl.UInt32).alias(_PART)
 
 
 @dataclass(frozen=True)
@@ -281,8 +287,13 @@ def _write(
         array_file(folder / ITEMS, total, np.int32) as item_file,
         array_file(folder / TIMES, total if parts.has_times else 0, times) as time_file,
     ):
+        latest = -1
         for frame, keep in zip(parts, kept, strict=True):
-            user_file.write(new_user[frame[_USER].to_numpy()[keep]])
+            of_rows = new_user[frame[_USER].to_numpy()[keep]]
+            if len(of_rows) and (of_rows[0] < latest or not is_sorted(of_rows)):
+                raise RuntimeError("the partitions of a large log are not in the order of its users")
+            latest = of_rows[-1] if len(of_rows) else latest
+            user_file.write(of_rows)
             item_file.write(new_item[frame[_ITEM].to_numpy()[keep]])
             if parts.has_times:
                 time_file.write(frame[TIMESTAMP].to_numpy()[keep])

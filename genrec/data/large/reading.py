@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
-import shutil
+import io
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,23 @@ import polars as pl
 from genrec.artifacts import atomic_path, fingerprint
 from genrec.contracts import GenrecError
 from genrec.data.interactions import ITEM_ID, RATING, TIMESTAMP, USER_ID, DataReport
-from genrec.data.tables import DELIMITERS, UNREADABLE, mapped_columns, table_suffix, too_few_columns
+from genrec.data.tables import (
+    DAYS,
+    DELIMITERS,
+    UNREADABLE,
+    days_of,
+    mapped_columns,
+    refuse_array,
+    table_suffix,
+    told_of_days,
+    too_few_columns,
+)
+from genrec.data.unpacking import check_unpacked
 
 ROW, OTHERS = "__row", "__others"
 _JSON = (".jsonl", ".ndjson", ".json")
 _BLOCK = 1 << 24  # bytes, or characters, of text that are converted at a time
+_MARK = codecs.BOM_UTF8
 _MAX_EXACT_FLOAT = float(2**53)
 _DATE_FORMS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y/%m/%d")
 
@@ -40,8 +53,10 @@ class LogFiles:
         """The rows with our names for the columns and their number in ``ROW``; nothing but the head is read yet."""
         kind = table_suffix(self.paths[0])
         if kind == ".parquet":
-            scan = pl.scan_parquet(list(self.paths))
+            scan = pl.scan_parquet([self._plain(path, None) for path in self.paths])
         elif kind in _JSON:
+            for path in self.paths:
+                refuse_array(path, _begins(path, 1024).decode("latin-1"))
             scan = pl.scan_ndjson([self._plain(path, None) for path in self.paths], infer_schema_length=None)
         else:
             scan = self._scan_delimited(kind)
@@ -90,31 +105,31 @@ class LogFiles:
         return scan.select(names[: len(header)]).rename(dict(zip(names, header, strict=False)))
 
     def _plain(self, path: Path, delimiter: str | None) -> Path:
-        """The file, or a copy of it in plain UTF-8."""
-        utf8 = self.encoding.lower().replace("-", "") == "utf8"
-        if path.suffix.lower() != ".gz" and utf8 and len(delimiter or "") < 2:
+        """The file, or a copy of it that is not packed, and in plain UTF-8 where it is text."""
+        kind, packed = table_suffix(path), path.suffix.lower() == ".gz"
+        utf8 = self.encoding.lower().replace("-", "") == "utf8" or kind == ".parquet"
+        marked = kind in _JSON and utf8 and _begins(path, len(_MARK)) == _MARK
+        if not packed and utf8 and not marked and len(delimiter or "") < 2:
             return path
         stat = path.stat()
         name = fingerprint(str(path), stat.st_size, stat.st_mtime_ns, delimiter, self.encoding)
-        plain = self.scratch / f"{name}{table_suffix(path)}"
+        plain = self.scratch / f"{name}{kind}"
         if not plain.exists():
             with atomic_path(plain) as unfinished:
-                self._convert(path, unfinished, delimiter, copy=utf8 and len(delimiter or "") < 2)
+                self._convert(path, unfinished, delimiter, copy=utf8 and len(delimiter or "") < 2, marked=marked)
         return plain
 
-    def _convert(self, path: Path, target: Path, delimiter: str | None, *, copy: bool) -> None:
-        opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    def _convert(self, path: Path, target: Path, delimiter: str | None, *, copy: bool, marked: bool) -> None:
+        written, packed = 0, path.suffix.lower() == ".gz"
         try:
-            if copy:
-                with opened(path, "rb") as source, open(target, "wb") as sink:
-                    shutil.copyfileobj(source, sink, _BLOCK)
-                return
-            with (
-                opened(path, "rt", encoding=self.encoding, newline="") as source,
-                open(target, "w", newline="") as sink,
-            ):
-                for line in source:
-                    sink.write(line.replace(delimiter, "\x1f") if delimiter and len(delimiter) > 1 else line)
+            with _opened(path, "rb") as source, open(target, "wb") as sink:
+                source.seek(len(_MARK) if marked else 0)
+                for block in self._blocks(source, None if copy else delimiter or "", path):
+                    written += sink.write(block)
+                    if packed:
+                        check_unpacked(path, written)
+        except GenrecError:
+            raise
         except (LookupError, ValueError) as error:
             if isinstance(error, UnicodeError):
                 raise self._not_of_encoding(path, error) from None
@@ -122,9 +137,35 @@ class LogFiles:
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise GenrecError(f"{path} is damaged or cut short ({error}). Delete it and fetch it again.") from None
 
+    def _blocks(self, source: Any, delimiter: str | None, path: Path) -> Iterator[bytes]:
+        """A file block by block as it is, or, with a ``delimiter``, line by line in UTF-8."""
+        if delimiter is None:
+            while block := source.read(_BLOCK):
+                yield block
+            return
+        lines = io.TextIOWrapper(source, encoding=self.encoding, newline="")
+        while line := lines.readline(_BLOCK):
+            if len(line) == _BLOCK:
+                raise GenrecError(f"{path} has a line of more than {_BLOCK >> 20} million characters; refused.")
+            yield (line.replace(delimiter, "\x1f") if len(delimiter) > 1 else line).encode("utf-8")
+
     def _not_of_encoding(self, path: Path, error: UnicodeError) -> GenrecError:
         reason = getattr(error, "reason", error)  # UTF-16 without its mark has none
         return GenrecError(f"{path} is not {self.encoding} ({reason}). Give data.source.encoding.")
+
+
+def _begins(path: Path, size: int) -> bytes:
+    """The first bytes of a file; none of one that cannot be unpacked, as reading all of it will tell."""
+    try:
+        with _opened(path, "rb") as source:
+            return source.read(size)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return b""
+
+
+def _opened(path: Path, *mode: str, **options: Any) -> Any:
+    opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    return opened(path, *mode, **options)
 
 
 @dataclass(frozen=True)
@@ -215,13 +256,15 @@ def _with_times(files: LogFiles, scan: pl.LazyFrame, dtype: pl.DataType | None, 
     if dtype is None:
         report.notes.append("No timestamps: the stored order of the rows is taken for the time order.")
         return scan
-    times = _time_expression(files, scan, dtype)
-    counts = files.collected(
-        scan.select(rows=pl.len(), given=pl.col(TIMESTAMP).count(), missing=times.is_null().sum())
-    ).row(0, named=True)
+    times, given = _time_expression(files, scan, dtype), pl.col(TIMESTAMP)
+    if dtype == pl.String:
+        given = pl.when(given.str.strip_chars() != "").then(given)
+    counts = files.collected(scan.select(rows=pl.len(), given=given.count(), missing=times.is_null().sum())).row(
+        0, named=True
+    )
     if counts["rows"] and counts["missing"] == counts["rows"]:
         if counts["given"]:
-            example = files.collected(scan.select(pl.col(TIMESTAMP).drop_nulls().first())).item()
+            example = files.collected(scan.select(given.drop_nulls().first())).item()
             raise GenrecError(
                 f"No timestamp can be read, for example {example!r}. Allowed: numbers (such as Unix seconds), "
                 "2014-07-23, 2014-07-23 12:30:00, 2014-07-23T12:30:00Z."
@@ -241,6 +284,8 @@ def _time_expression(files: LogFiles, scan: pl.LazyFrame, dtype: pl.DataType) ->
     if dtype.is_integer():
         return column.cast(pl.Int64, strict=False)
     if dtype in (pl.Date, pl.Datetime):
+        if files.collected(scan.select(~days_of(column, dtype).drop_nulls().is_between(*DAYS).all())).item():
+            raise GenrecError(told_of_days(files.paths[0], TIMESTAMP))
         if getattr(dtype, "time_zone", None):
             column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         return _whole(files, scan, _seconds(column.cast(pl.Datetime("us"))))

@@ -31,6 +31,11 @@ def test_ids_of_any_kind(tmp_path, monkeypatch):
         assert open_array(tmp_path / "ids.npy").tolist() == ids
 
 
+def test_an_endless_id_is_refused(tmp_path):
+    with pytest.raises(GenrecError, match=r"An id of user_id has 20,000 characters \(xxx"):
+        save_ids(tmp_path / "ids.npy", pl.Series("user_id", ["a", "x" * 20_000]))
+
+
 def test_empty_and_torn_arrays(tmp_path):
     save_array(tmp_path / "empty.npy", np.zeros(0))
     assert len(open_array(tmp_path / "empty.npy")) == 0

@@ -1,6 +1,8 @@
 """A large log is the log that reading the same tables into memory gives, whatever is wrong with them."""
 
+import codecs
 import gzip
+import io
 import json
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from genrec.contracts import GenrecError
 from genrec.data.dataset import Dataset
 from genrec.data.interactions import DataReport
 from genrec.data.large import LargeDataset, LargeSource, preparation
+from genrec.data.large.preparation import partition_of
 from genrec.data.sources.folder import FolderSource
 from genrec.data.splits import GlobalTime, LeaveOneOut, RatioPerUser
 
@@ -109,11 +112,16 @@ def test_unknown_items_can_be_an_error(tmp_path):
 
 def test_every_kind_of_file(tmp_path):
     frame = table().filter(pl.col("timestamp") != "yesterday")
-    text = frame.write_csv()
+    text, parquet = frame.write_csv(), io.BytesIO()
+    lines = "\n".join(json.dumps(row) for row in frame.to_dicts()).encode()
+    frame.write_parquet(parquet)
     kinds = {
         "interactions.csv.gz": gzip.compress(text.encode()),
         "interactions.tsv": frame.write_csv(separator="\t").encode(),
-        "interactions.jsonl": "\n".join(json.dumps(row) for row in frame.to_dicts()).encode(),
+        "interactions.jsonl": lines,
+        "interactions.json": codecs.BOM_UTF8 + lines,
+        "interactions.ndjson.gz": gzip.compress(codecs.BOM_UTF8 + lines),
+        "interactions.parquet.gz": gzip.compress(parquet.getvalue()),
         "interactions.dat": "\n".join("::".join(row) for row in frame.rows()).encode(),
         "interactions_latin.csv": text.replace("user_id", "user_id", 1).replace(",5\n", ",fünf\n").encode("latin-1"),
     }
@@ -127,6 +135,49 @@ def test_every_kind_of_file(tmp_path):
         if "latin" in name:
             options = {"encoding": "latin-1"}
         assert_same(*sources(folder, **options))
+
+
+def test_blank_times_are_none(tmp_path):
+    table().with_columns(timestamp=pl.lit(" ")).write_csv(tmp_path / "interactions.csv")
+    assert_same(*sources(tmp_path))
+
+
+def test_what_cannot_be_read_is_told_as_for_a_small_log(tmp_path):
+    faults = {
+        "array": ("interactions.json", b' [{"user_id": 1}]', "is one JSON array"),
+        "torn": ("interactions.json.gz", gzip.compress(b'{"user_id": 1}')[:-9], "damaged or cut short"),
+    }
+    for folder, (name, content, said) in faults.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes(content)
+        for source in sources(tmp_path / folder):
+            with pytest.raises(GenrecError, match=said):
+                source.load()
+    far = pl.Series("timestamp", [2**60]).cast(pl.Datetime("us"))
+    pl.DataFrame({"user_id": [1], "item_id": [1], "timestamp": far}).write_parquet(tmp_path / "interactions.parquet")
+    for source in sources(tmp_path):
+        with pytest.raises(GenrecError, match="timestamp holds dates beyond the years 1 to 9999"):
+            source.load()
+
+
+def test_a_packed_log_grows_no_further_than_it_may(tmp_path, monkeypatch):
+    text = table().write_csv()
+    monkeypatch.setenv("GENREC_MAX_UNPACKED", "0.000001")
+    for folder, content in {"plain": text.encode(), "latin": text.encode("latin-1")}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "interactions.csv.gz").write_bytes(gzip.compress(content))
+        encoding = "latin-1" if folder == "latin" else "utf-8"
+        for source in sources(tmp_path / folder, encoding=encoding):
+            with pytest.raises(GenrecError, match="unpacks to more than GENREC_MAX_UNPACKED"):
+                source.load()
+
+
+@pytest.mark.parametrize("counts", [[100] * 1_000_000, [2**31, 2**31, 5]])
+def test_partitions_of_a_long_log_are_in_the_order_of_its_users(counts):
+    found = partition_of(pl.Series("len", counts, dtype=pl.UInt32), 2_000_000)
+    assert found.is_sorted() and found.max() == -(-sum(counts) // 2_000_000) - 1
+    if len(counts) > 3:
+        assert set(np.bincount(found) * 100) == {2_000_000}
 
 
 def test_typed_columns_of_parquet(tmp_path):
