@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -190,6 +190,18 @@ def _chunks(hidden: Tensor, num_items: int) -> tuple[int, int]:
     return max(1, min(_FEW_ROWS, _LOGITS_AT_ONCE // num_items)), num_rows
 
 
+class Whole(NamedTuple):
+    """What sampled losses know of the catalogue besides the rows they name: its size, and its training interactions."""
+
+    num_items: int
+    total: Tensor
+
+    @classmethod
+    def of(cls, counts: Tensor) -> Whole:
+        """Of the training frequencies (N,) of all items."""
+        return cls(len(counts), counts.sum())
+
+
 class SampledLoss:
     """A loss of targets beside drawn items, in two steps for models that fetch no other rows of a table: ``draw``, then
     ``of_drawn`` over a table of the rows that are needed."""
@@ -207,14 +219,14 @@ class SampledLoss:
         return _draw(self.num_negatives, targets, len(counts), shared=self.shared, chances=chances, borders=borders)
 
     def of_drawn(
-        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, catalogue: Tensor
+        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, whole: Whole
     ) -> Tensor:
         """The loss, where ``targets`` and ``negatives`` are rows of ``table`` (n, D), whose items have ``counts`` (n,)
-        among those of the whole ``catalogue`` (N,)."""
+        among those of the ``whole`` catalogue."""
         raise NotImplementedError
 
     def __call__(self, hidden: Tensor, table: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
-        return self.of_drawn(hidden, table, targets, self.draw(targets, counts), counts, counts)
+        return self.of_drawn(hidden, table, targets, self.draw(targets, counts), counts, Whole.of(counts))
 
 
 def cumulated(chances: Tensor | None) -> Tensor | None:
@@ -247,14 +259,13 @@ class SampledSoftmax(SampledLoss):
         return None if self.sampling == "uniform" else counts / counts.sum()
 
     def of_drawn(
-        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, catalogue: Tensor
+        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, whole: Whole
     ) -> Tensor:
         positive, negative = _scores(hidden, table, targets, negatives)
         out = negatives == targets[:, None]
         if self.logq and self.sampling == "popularity":
-            total = catalogue.sum()
-            positive = positive - self._log_chance(counts[targets], total)
-            negative = negative - self._log_chance(counts[negatives], total)
+            positive = positive - self._log_chance(counts[targets], whole.total)
+            negative = negative - self._log_chance(counts[negatives], whole.total)
             out = out | _drawn_before(negatives)
         negative = negative.masked_fill(out, -torch.inf)
         return (torch.logsumexp(torch.cat([positive[:, None], negative], dim=1), dim=1) - positive).mean()
@@ -279,7 +290,7 @@ class BCE(SampledLoss):
         _check_negatives(self.num_negatives)
 
     def of_drawn(
-        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, catalogue: Tensor
+        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, whole: Whole
     ) -> Tensor:
         return _binary(hidden, table, targets, negatives, power=1.0)
 
@@ -302,9 +313,9 @@ class GBCE(SampledLoss):
             raise GenrecError(f"loss.t must lie in 0..1, got {self.t}.")
 
     def of_drawn(
-        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, catalogue: Tensor
+        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, whole: Whole
     ) -> Tensor:
-        alpha = self.num_negatives / max(len(catalogue) - 1, 1)
+        alpha = self.num_negatives / max(whole.num_items - 1, 1)
         power = alpha * (self.t * (1.0 - 1.0 / alpha) + 1.0 / alpha)
         return _binary(hidden, table, targets, negatives, power=power)
 
@@ -414,7 +425,7 @@ class BPR(SampledLoss):
         return None if self.sampling == "uniform" else counts**_POWER_OF_POPULARITY
 
     def of_drawn(
-        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, catalogue: Tensor
+        self, hidden: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, counts: Tensor, whole: Whole
     ) -> Tensor:
         met, unmet = _scores(hidden, table, targets, negatives)
         return self.of_scores(met, unmet.masked_fill(negatives == targets[:, None], -torch.inf))

@@ -217,8 +217,8 @@ class RowwiseAdagrad(Optimizer):
 
     A row keeps one number in place of Adagrad's one for each weight, s <- s + |g|^2 / D from ``initial_accumulator``
     on, and steps by w <- w - lr g / (sqrt(s) + eps), where g (D,) is the sum of all that a batch asks of the row
-    (Mudigere et al., ISCA 2022, arXiv 2104.05158). Other rows are neither read nor written, so none is decayed: the
-    models' ``embedding_l2`` shrinks those of a batch. Groups with ``sparse`` True are tables, which genrec's trainers
+    (Mudigere et al., ISCA 2022, arXiv 2104.05158). Other rows are neither read nor written, so none is decayed.
+    Groups with ``sparse`` True are tables, which genrec's trainers
     make of tables with sparse gradients; a dense gradient of such a table gives the same step. ``adamw_lr`` is AdamW's
     rate (None: the same), ``betas``, ``weight_decay`` and ``fused`` are AdamW's alone.
     """
@@ -249,7 +249,8 @@ class RowwiseAdagrad(Optimizer):
             if group.setdefault("weight_decay", 0.0):
                 raise GenrecError(
                     f"tables with sparse gradients ({', '.join(group.get('names', ['one without a name']))}) are not "
-                    f"decayed, and weight_decay={group['weight_decay']} was given for them. Use model.embedding_l2"
+                    f"decayed, and weight_decay={group['weight_decay']} was given for them. Leave it out, or train "
+                    "them with model.sparse_gradients=false and another optimizer."
                 )
         self._adamw = torch.optim.AdamW(others, **adamw) if others else None
         super().__init__([*tables, *(self._adamw.param_groups if self._adamw else [])], {})

@@ -18,6 +18,7 @@ from genrec.losses import (
     FullCrossEntropy,
     InBatchSoftmax,
     SampledSoftmax,
+    Whole,
     item_loss,
     scored_items,
     scored_users,
@@ -398,7 +399,7 @@ def test_one_negative_leaves_the_true_probabilities_where_they_are(sampling: Any
             for drawn in range(4):
                 one = loss.of_drawn(
                     torch.ones(1, 1, dtype=torch.float64), scores[:, None], torch.tensor([target]),
-                    torch.tensor([[drawn]]), counts, counts,
+                    torch.tensor([[drawn]]), counts, Whole.of(counts),
                 )  # fmt: skip
                 total = total + truth[target] * chance[drawn] * one
         return torch.autograd.grad(total, scores)[0]

@@ -69,7 +69,7 @@ class Ragged:
         """(size,) how often each of the values 0 to ``size`` - 1 occurs."""
         total = np.zeros(size, dtype=np.int64)
         for begin in range(0, len(self.values), _BLOCK):
-            total += np.bincount(self.values[begin : begin + _BLOCK], minlength=size)
+            np.add.at(total, self.values[begin : begin + _BLOCK], 1)  # touches no other place of a large catalogue
         return total
 
     def sums(self, weights: np.ndarray) -> np.ndarray:

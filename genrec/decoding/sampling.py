@@ -15,6 +15,8 @@ from genrec.decoding.beam import Step, TreeStep, exhausted, seen_leaves_of
 from genrec.decoding.options import check_count, check_sampling
 from genrec.decoding.trie import Trie
 
+_MOST_WEIGHTS = 2**24  # that torch.multinomial takes
+
 
 def truncated_log_probs(logits: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """Log-probabilities (..., M) of softmax(logits / temperature), cut to the likeliest choices and renormalised.
@@ -181,5 +183,9 @@ def _drawn(log_probs: Tensor, count: int, generator: torch.Generator | None) -> 
     possible = (log_probs > -torch.inf).any(dim=1, keepdim=True)
     first = torch.arange(log_probs.shape[1], device=log_probs.device) == 0
     weights = torch.where(possible, log_probs.exp(), first.to(log_probs.dtype))
-    places = torch.multinomial(weights, count, replacement=True, generator=generator)
+    if weights.shape[1] > _MOST_WEIGHTS:  # each wins a race with a chance as large as its weight
+        races = (torch.empty_like(weights).exponential_(generator=generator) for _ in range(count))
+        places = torch.stack([(weights / race).argmax(dim=1) for race in races], dim=1)
+    else:
+        places = torch.multinomial(weights, count, replacement=True, generator=generator)
     return places, log_probs.gather(1, places)

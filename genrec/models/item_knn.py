@@ -84,7 +84,7 @@ class ItemKNN(nn.Module):
     def recommend(self, batch: HistoryBatch, k: int) -> Recommendations:
         """The k unseen items of largest summed similarity; scores below zero mean that no neighbour was left."""
         recency = recency_weights(batch.lengths, batch.items.shape[1], decay=self.decay, num_recent=self.max_history)
-        if len(self.fallback) <= _LARGE or not self.width:
+        if len(self.fallback) <= _LARGE or not batch.items.shape[1] * self.width:
             return self._rank_all(batch.items, recency, k, batch.seen)
         parts = []
         for items, weights, seen in self._slices(batch, recency):

@@ -25,9 +25,18 @@ from genrec.contracts import (
     Task,
 )
 from genrec.decoding.topk import rank_rows
-from genrec.losses import AnyLoss, FullCrossEntropy, SampledLoss, cumulated, item_loss, scored_items, scored_users
+from genrec.losses import (
+    AnyLoss,
+    FullCrossEntropy,
+    SampledLoss,
+    Whole,
+    cumulated,
+    item_loss,
+    scored_items,
+    scored_users,
+)
 from genrec.models.text import text_features
-from genrec.nn.serving import evaluating, recent
+from genrec.nn.serving import evaluating, last_states, recent
 from genrec.sharding import Shard, cross_entropy, fetch, whole_table
 
 _INITIAL_STD = 0.02
@@ -72,6 +81,7 @@ class NextItemModel(nn.Module):
         self.items = nn.Embedding(spec.num_items, embedding_dim, sparse=sparse_gradients)
         self.output = None if tie else nn.Embedding(spec.num_items, embedding_dim, sparse=sparse_gradients)
         self._borders: Tensor | None = None  # by which negatives are drawn, once they were
+        self._whole: Whole | None = None
         self._shard: Shard | None = None  # where the tables hold the rows of one of several processes only
         counts = np.ones(spec.num_items) if spec.train is None else spec.train.counts(spec.num_items)
         self.counts: Tensor  # (N,) training frequencies
@@ -191,7 +201,8 @@ class NextItemModel(nn.Module):
         outputs = table if self.output is None else functional.embedding(rows, self.output.weight, sparse=True)
         hidden, counts = self._nearest(hidden, outputs, wanted), self.counts[rows]
         if isinstance(self.item_loss, SampledLoss):
-            return self.item_loss.of_drawn(hidden, outputs, wanted, drawn.view_as(others), counts, self.counts)
+            assert self._whole is not None
+            return self.item_loss.of_drawn(hidden, outputs, wanted, drawn.view_as(others), counts, self._whole)
         users = batch.users[:, None].expand_as(scored)[scored]
         whole = () if batch.whole is None else ((drawn, batch.whole[1]),)
         return self.item_loss(hidden, outputs, wanted, counts, users, *whole)
@@ -200,8 +211,8 @@ class NextItemModel(nn.Module):
         """The items of the loss besides the targets of these rows: drawn ones, or the targets of the whole batch."""
         if not isinstance(self.item_loss, SampledLoss):
             return targets[:0] if batch.whole is None else batch.whole[0]
-        if self._borders is None or self._borders.device != targets.device:
-            self._borders = cumulated(self.item_loss.chances(self.counts))
+        if self._whole is None or self._whole.total.device != targets.device:
+            self._whole, self._borders = Whole.of(self.counts), cumulated(self.item_loss.chances(self.counts))
         return self.item_loss.draw(targets, self.counts, self._borders)
 
     def _nearest(self, hidden: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -245,8 +256,7 @@ class NextItemModel(nn.Module):
 
     def _user_vectors(self, table: Tensor, batch: HistoryBatch) -> Tensor:
         items, lengths = recent(batch.items, batch.lengths, self.max_history)
-        rows = torch.arange(len(items), device=items.device)
-        hidden = self.read(table, items, lengths, batch.users)[rows, (lengths - 1).clamp(min=0)]
+        hidden = last_states(self.read(table, items, lengths, batch.users), lengths)
         return scored_users(self.item_loss, hidden.to(self.items.weight.dtype))
 
     def _item_vectors(self, table: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from genrec.nn.catalogue_softmax import carriers_of_codes, catalogue_cross_entro
 from genrec.nn.causal import TransformerBlock
 from genrec.nn.code_heads import CodeHeads
 from genrec.nn.dropout import Dropout
-from genrec.nn.serving import evaluating, recent
+from genrec.nn.serving import evaluating, last_states, recent
 
 
 class RPG(nn.Module):
@@ -131,8 +131,7 @@ class RPG(nn.Module):
     def _log_probs(self, batch: HistoryBatch) -> Tensor:
         """(C, B, K) log-probabilities of the codes of the next item."""
         items, lengths = recent(batch.items, batch.lengths, self.max_history)
-        rows = torch.arange(len(items), device=items.device)
-        hidden = self._encode(items)[rows, (lengths - 1).clamp(min=0)]
+        hidden = last_states(self._encode(items), lengths)
         return self.heads.log_probs(hidden, self.codes)
 
     def _encode(self, items: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from genrec.models.node_vectors import NodeVectors
 from genrec.nn.causal import LiGRBlock
 from genrec.nn.dropout import Dropout
 from genrec.nn.embedding import principal_components
-from genrec.nn.serving import evaluating, recent
+from genrec.nn.serving import evaluating, last_states, recent
 from genrec.nn.tree import child_logits, logits_of_children
 
 _STEP = 64  # rows are filled up to a multiple: a shape's first bfloat16 product costs milliseconds on a CPU
@@ -195,10 +195,9 @@ class TigerItem(nn.Module):
         return self.norm(x)
 
     def _last_hidden(self, leaves: Tensor, batch: HistoryBatch) -> Tensor:
-        """(B, D) what is known after each history; nothing but the first position's vector where there is none."""
+        """(B, D) what is known after each history; zeros where there is none."""
         items, lengths = recent(batch.items, batch.lengths, self.max_history)
-        rows = torch.arange(len(items), device=items.device)
-        return self._encode(leaves, items)[rows, (lengths - 1).clamp(min=0)]
+        return last_states(self._encode(leaves, items), lengths)
 
     def _logits(self, level: int, hidden: Tensor, parents: Tensor, nodes: list[Tensor], fan_out: int) -> Tensor:
         """(R, F) scores of the children of ``parents`` (R,), nodes of the level above, for hidden states (R, D)."""

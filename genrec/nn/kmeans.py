@@ -143,16 +143,18 @@ def place(cost: Tensor, capacities: Tensor) -> Tensor:
         raise ValueError(f"{int(capacities.sum())} places cannot hold {len(cost)} rows")
     cost = cost.masked_fill(capacities == 0, torch.inf)
     codes = torch.full((len(cost),), -1, dtype=torch.long)
-    rows = torch.arange(len(cost))
     own = torch.empty(len(cost), dtype=cost.dtype)
-    while len(asking := torch.nonzero(codes < 0).flatten()):
+    asking = torch.arange(len(cost))
+    while len(asking):
         best = cost[asking].min(dim=1)
         codes[asking], own[asking] = best.indices, best.values
-        by_cost = torch.argsort(own, stable=True)
+        asked = torch.bincount(best.indices, minlength=cost.shape[1]) > 0
+        rows = torch.nonzero(asked[codes]).flatten()  # of columns that nobody asks nothing changes
+        by_cost = rows[torch.argsort(own[rows], stable=True)]
         by_code = by_cost[torch.argsort(codes[by_cost], stable=True)]
-        counts = torch.bincount(codes, minlength=cost.shape[1])
-        rank = rows - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+        counts = torch.bincount(codes[rows], minlength=cost.shape[1])
+        rank = torch.arange(len(rows)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
         refused = by_code[rank >= capacities[codes[by_code]]]
         cost[refused, codes[refused]] = torch.inf
-        codes[refused] = -1
+        asking = refused.sort().values
     return codes

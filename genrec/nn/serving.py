@@ -25,6 +25,12 @@ def recent(items: Tensor, lengths: Tensor, max_history: int) -> tuple[Tensor, Te
     return items.gather(1, places.clamp(max=items.shape[1] - 1)), kept
 
 
+def last_states(states: Tensor, lengths: Tensor) -> Tensor:
+    """(B, ...) of ``states`` (B, L, ...) those at the last place of each row; zeros for a row without any."""
+    last = states[torch.arange(len(states), device=states.device), (lengths - 1).clamp(min=0)]
+    return last.masked_fill((lengths == 0).view(-1, *(1 for _ in last.shape[1:])), 0.0)
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """The module in evaluation mode, and back in whatever mode it was."""

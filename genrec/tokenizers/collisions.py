@@ -103,13 +103,13 @@ def spread_codes(codes: np.ndarray, vectors: np.ndarray, codebooks: Sequence[np.
 
 def _crowded_nodes(prefixes: np.ndarray, room: int) -> list[np.ndarray]:
     """The items of each parent node with a child of more than ``room`` items; ``prefixes`` ends with the child."""
-    children, child, counts = np.unique(prefixes, axis=0, return_inverse=True, return_counts=True)
-    crowded = np.unique(children[counts > room][:, :-1], axis=0)
-    if not len(crowded):
+    child = group_numbers(prefixes)
+    counts = np.bincount(child)
+    if counts.max(initial=0) <= room:
         return []
-    parents, parent = np.unique(children[:, :-1], axis=0, return_inverse=True)
-    is_crowded = (parents[:, None, :] == crowded[None, :, :]).all(-1).any(1)
-    parent_of_item = parent.reshape(-1)[child.reshape(-1)]
+    parent_of_item = group_numbers(prefixes[:, :-1])
+    is_crowded = np.zeros(len(prefixes), dtype=bool)  # by the number of the parent
+    is_crowded[parent_of_item[counts[child] > room]] = True
     items = np.flatnonzero(is_crowded[parent_of_item])
     items = items[np.argsort(parent_of_item[items], kind="stable")]
     return np.split(items, np.flatnonzero(np.diff(parent_of_item[items])) + 1)

@@ -6,8 +6,9 @@ Shapes: N items, C digits, K codes per digit, D width. Source: RPG (Hou et al. 2
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -110,33 +111,47 @@ def nearest_free_codes(codes: np.ndarray, points: torch.Tensor, quantizer: Produ
     if not len(moving):
         return codes.astype(np.int64)
     taken = {row.tobytes() for row in codes[firsts]}
+    alike = _of_equal_points(points, moving)
+    queues: dict[int, Iterator[np.ndarray]] = {}  # of points that several items have: each goes on where the last was
     for begin in range(0, len(moving), _MOVING_AT_ONCE):
         items = moving[begin : begin + _MOVING_AT_ONCE]
         parts = quantizer.rotated(points[torch.from_numpy(items)])  # C, items, E
         pairs = zip(parts, quantizer.codebooks, strict=True)
         distances = torch.stack([squared_distances(part, book) for part, book in pairs], dim=1).double().numpy()
         for item, costs in zip(items.tolist(), distances, strict=True):
-            codes[item] = _nearest_free(costs, taken, codes.dtype)
+            rows = queues.get(alike.get(item, -1)) or _by_cost(costs, codes.dtype)
+            codes[item] = next(row for row in rows if row.tobytes() not in taken)
             taken.add(codes[item].tobytes())
+            if item in alike:
+                queues[alike[item]] = rows
     return codes.astype(np.int64)
 
 
-def _nearest_free(costs: np.ndarray, taken: set[bytes], dtype: np.dtype) -> np.ndarray:
-    """The row of codes (C,) of ``dtype`` and least total cost (C, K) that is not taken.
+def _of_equal_points(points: torch.Tensor, items: np.ndarray) -> dict[int, int]:
+    """Of those ``items`` whose points (N, D) are equal to another's, the first of the equal ones."""
+    first: dict[bytes, int] = {}
+    found: dict[int, int] = {}
+    for item in items.tolist():
+        earlier = first.setdefault(blake2b(points[item].numpy().tobytes(), digest_size=16).digest(), item)
+        if earlier != item:
+            found[item] = found[earlier] = earlier
+    return found
 
-    Rows are visited in the order of their cost: each is a rank per digit, and what follows it raises the rank of one
-    digit, the last one raised or a later one, so that no row is met twice.
+
+def _by_cost(costs: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """All rows of codes (C,) of ``dtype`` in the order of their total cost (C, K).
+
+    Each is a rank per digit, and what follows it raises the rank of one digit, the last one raised or a later one, so
+    that no row is met twice.
     """
     order = np.argsort(costs, axis=1, kind="stable")
     sorted_costs = np.take_along_axis(costs, order, axis=1)
     order = order.astype(dtype)
     digits = np.arange(len(costs))
     queue: list[tuple[float, Sequence[int], int]] = [(0.0, (0,) * len(costs), 0)]
-    while True:
+    while queue:
         cost, ranks, last = heapq.heappop(queue)
-        row = order[digits, ranks]
-        if row.tobytes() not in taken:
-            return row
+        yield order[digits, ranks]
         for digit in range(last, len(costs)):
             rank = ranks[digit]
             if rank + 1 < costs.shape[1]:

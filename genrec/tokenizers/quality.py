@@ -45,7 +45,7 @@ def quality_report(
     the share of the variance of ``vectors`` (N, D) that ``rebuilt`` (N, D) leaves unexplained.
     """
     table = torch.from_numpy(codes)
-    total = _squares(vectors, vectors.mean(axis=0))
+    total = _squares(vectors, vectors.mean(axis=0, dtype=np.float64).astype(vectors.dtype))
     return {
         **evaluate_collisions(table),
         **evaluate_quantization(table, [len(codebook) for codebook in codebooks]),

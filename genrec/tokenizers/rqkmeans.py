@@ -69,7 +69,10 @@ class RQKMeans:
         for level, codebook in enumerate(codebooks[1:], start=1):
             _add_rows(rebuilt, codebook, codes[:, level])
         codec = None if self.collaborative_dim else ResidualCodec(TextTransform.fit(vectors, self.text_dim), codebooks)
-        return TokenizerResult(ids, quality_report(features, rebuilt, codes, codebooks), codebooks, codec)
+        report = quality_report(features, rebuilt, codes, codebooks)
+        if codec is not None and self.balance is not None:
+            report["codec_agreement"] = float((_coded(codec, vectors) == codes).all(axis=1).mean())
+        return TokenizerResult(ids, report, codebooks, codec)
 
     def _quantise(
         self, features: np.ndarray, size: int, seed: int, crew: Crew | None
@@ -91,6 +94,11 @@ class RQKMeans:
             codes.append(chosen.numpy())
             codebooks.append(centroids.numpy())
         return np.stack(codes, axis=1), codebooks
+
+
+def _coded(codec: ResidualCodec, vectors: np.ndarray) -> np.ndarray:
+    starts = range(0, len(vectors), _ITEMS_AT_ONCE)
+    return np.concatenate([codec(vectors[begin : begin + _ITEMS_AT_ONCE]) for begin in starts])
 
 
 def _add_rows(vectors: np.ndarray, table: np.ndarray, rows: np.ndarray) -> None:

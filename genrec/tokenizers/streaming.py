@@ -27,7 +27,9 @@ class ResidualCodec:
     """Nearest codes level by level: ``codebooks`` C x (K, P) over what ``transform`` makes of an item vector (D,).
 
     This is what a tokenizer knows that holds for any item. A tokenizer that also looks at co-occurrence has no such
-    codec, because of a new item there is none.
+    codec, because of a new item there is none. Limits on the sizes of clusters (``balance``) are those of a catalogue,
+    and a new item goes to the nearest whatever its size: ``codec_agreement`` in the report of such a tokenizer is the
+    share of its own items that the codec codes as it did.
     """
 
     transform: TextTransform
@@ -157,10 +159,14 @@ def _read_parquet(path: Path, chunk: int, column: str | None) -> Iterator[np.nda
     if column is None and len(lists) != 1:
         raise GenrecError(f"{path} must hold one list column of vectors, found {', '.join(lists) or 'none'}. Name one.")
     name = column or lists[0]
-    total = int(table.select(pl.len()).collect().item())
-    for begin in range(0, total, chunk):
-        values = table.select(name).slice(begin, chunk).collect()[name]
-        yield _finite(np.stack([row.to_numpy() for row in values]).astype(np.float32), path, begin)
+    begin, width = 0, 0
+    for batch in table.select(name).collect_batches(chunk_size=chunk):
+        values = batch[name]
+        if isinstance(values.dtype, pl.List):
+            width = width or int(values.list.len()[0] or 0)
+            values = values.cast(pl.Array(pl.Float32, width))  # an error where one is longer or shorter
+        yield _finite(values.to_numpy().astype(np.float32), path, begin)
+        begin += len(batch)
 
 
 def _check_exists(path: Path) -> None:

@@ -10,6 +10,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from genrec.contracts import IGNORE, GenrecError
+from genrec.decoding import sampling
 from genrec.decoding.beam import beam_search
 from genrec.decoding.sampling import sample, sample_sets, sample_tree, truncated_log_probs
 from genrec.decoding.trie import Trie
@@ -154,6 +155,20 @@ def test_equal_choices_are_kept_by_lower_index() -> None:
 def test_impossible_choices_stay_impossible() -> None:
     logits = torch.tensor([[0.0, -torch.inf], [-torch.inf, -torch.inf]])
     assert truncated_log_probs(logits, top_k=2, top_p=0.9).tolist() == [[0.0, -torch.inf], [-torch.inf] * 2]
+
+
+def test_races_draw_by_the_same_chances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What more weights than multinomial takes are drawn by."""
+    monkeypatch.setattr(sampling, "_MOST_WEIGHTS", 3)
+    chances = torch.tensor([0.5, 0.2, 0.0, 0.2, 0.1])
+    rows = chances.log().repeat(2, 1)
+    places, log_probs = sampling._drawn(rows, 4000, torch.Generator().manual_seed(0))
+    assert torch.equal(log_probs, rows.gather(1, places))
+    counts = torch.bincount(places.flatten(), minlength=5).numpy()
+    assert counts[2] == 0
+    assert chisquare(counts[[0, 1, 3, 4]], 8000 * chances.numpy()[[0, 1, 3, 4]]).pvalue > 0.01
+    nowhere = torch.full((1, 5), -torch.inf)
+    assert sampling._drawn(nowhere, 1, None)[0].tolist() == [[0]]
 
 
 def test_sets_are_drawn_without_replacement() -> None:

@@ -31,6 +31,11 @@ NUM_USERS = 40
 SIZES = (3, 3, 3)
 
 
+def no_history() -> HistoryBatch:
+    """A user who has met nothing."""
+    return HistoryBatch(torch.zeros(1, dtype=torch.long), torch.zeros(1, 0, dtype=torch.long), torch.tensor([0]))
+
+
 def ring_view() -> SequencesView:
     """User u starts at item 5u and takes 5 to 12 steps; the last two are held out."""
     lengths = 5 + np.arange(NUM_USERS) % 8

@@ -13,7 +13,7 @@ from genrec.contracts import IGNORE, DataSpec, GenrecError, HistoryBatch
 from genrec.data.ragged import Ragged
 from genrec.models import item_knn
 from genrec.models.item_knn import ItemKNN
-from tests.models.contract import RetrievalContract, histories
+from tests.models.contract import RetrievalContract, histories, no_history
 
 TRAIN = Ragged.from_rows([[0, 1, 2], [0, 1, 3], [4, 0], [2]])  # counts of items 0..5: 3, 2, 2, 1, 1, 0
 
@@ -25,6 +25,14 @@ def spec(train: Ragged = TRAIN, num_items: int = 6) -> DataSpec:
 def scores_of(model: ItemKNN, history: list[int], num_items: int = 6) -> dict[int, float]:
     found = model.recommend(histories([history]), num_items)
     return dict(zip(found.items[0].tolist(), found.scores[0].tolist(), strict=True))
+
+
+def test_without_a_history_every_way_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ItemKNN(spec())
+    few = model.recommend(no_history(), 3)
+    monkeypatch.setattr(item_knn, "_LARGE", 2)
+    many = model.recommend(no_history(), 3)
+    assert torch.equal(few.items, many.items) and torch.equal(few.scores, many.scores)
 
 
 class TestItemKNN(RetrievalContract):

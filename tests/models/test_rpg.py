@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genrec.contracts import IGNORE, DataSpec, GenrecError, HistoryBatch, SequenceBatch
 from genrec.models.rpg import RPG
 from genrec.semantic_ids import SemanticIds
-from tests.models.contract import NUM_ITEMS, ROWS, RetrievalContract, histories, ring_spec
+from tests.models.contract import NUM_ITEMS, ROWS, RetrievalContract, histories, no_history, ring_spec
 
 # Warmer than the default: with three codes a digit, a temperature of .03 only teaches the tables how to be apart.
 TINY: dict[str, Any] = {
@@ -141,8 +141,8 @@ def test_same_seed_same_bits() -> None:
 
 def test_empty_history_and_batch_without_targets() -> None:
     model, batch = _rpg(), _batch()
-    empty = HistoryBatch(torch.zeros(1, dtype=torch.long), torch.zeros(1, 0, dtype=torch.long), torch.tensor([0]))
-    assert model.recommend(empty, 3).items.shape == (1, 3)
+    assert model.recommend(no_history(), 3).items.shape == (1, 3)
+    assert not torch.equal(model.recommend(no_history(), 3).scores, model.recommend(histories([[0]]), 3).scores)
     losses = model.loss(replace(batch, targets=torch.full_like(batch.targets, IGNORE)))
     losses.total.backward()
     assert (losses.total.item(), losses.count) == (0.0, 0)

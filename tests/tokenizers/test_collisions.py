@@ -1,6 +1,7 @@
 """Every policy gives every item an ID of its own, whatever the quantiser did."""
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec.contracts import GenrecError
-from genrec.tokenizers.collisions import POLICIES, count_within_groups, resolve_collisions, spread_codes
+from genrec.tokenizers.collisions import POLICIES, _crowded_nodes, count_within_groups, resolve_collisions, spread_codes
 
 
 def make(num_items: int, num_codes: int, num_levels: int, crowd: int, seed: int) -> tuple[np.ndarray, np.ndarray, list]:
@@ -17,6 +18,20 @@ def make(num_items: int, num_codes: int, num_levels: int, crowd: int, seed: int)
     codes = generator.integers(0, min(crowd, num_codes), size=(num_items, num_levels))
     vectors = generator.normal(size=(num_items, 3)).astype(np.float32)
     return codes, vectors, [generator.normal(size=(num_codes, 3)).astype(np.float32) for _ in range(num_levels)]
+
+
+@pytest.mark.parametrize("room", [1, 3])
+def test_crowded_nodes_are_those_with_a_child_that_too_many_want(room: int) -> None:
+    prefixes = np.random.default_rng(0).integers(0, 6, size=(150, 3))
+    for levels in (1, 2, 3):
+        children = Counter(map(tuple, prefixes[:, :levels].tolist()))
+        crowded = {child[:-1] for child, count in children.items() if count > room}
+        found = _crowded_nodes(prefixes[:, :levels], room)
+        nodes = [{tuple(row) for row in prefixes[items, : levels - 1].tolist()} for items in found]
+        assert [len(node) for node in nodes] == [1] * len(crowded) and set().union(*nodes) == crowded
+        inside = [place for place, row in enumerate(prefixes.tolist()) if tuple(row[: levels - 1]) in crowded]
+        assert sorted(np.concatenate(found).tolist()) == inside
+    assert _crowded_nodes(prefixes, 150) == []
 
 
 @settings(max_examples=60)

@@ -1,6 +1,7 @@
 """OPQ semantic IDs on a small catalogue."""
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from genrec.contracts import GenrecError, RunContext
 from genrec.data.ragged import Ragged
 from genrec.nn.product_quantizer import ProductQuantizer, optimised_product_quantizer
+from genrec.tokenizers import opq
 from genrec.tokenizers.features import item_features
 from genrec.tokenizers.opq import OPQ, nearest_free_codes, whitened
 
@@ -116,6 +118,32 @@ def test_identical_items_get_ids_of_their_own(context: RunContext) -> None:
     result = OPQ(collaborative_dim=0, num_levels=4).fit(vectors, Ragged.from_rows([[0]]), context)
     assert result.report["largest_collision_group"] == 20 and np.isfinite(result.report["reconstruction_error"])
     assert len(np.unique(result.semantic_ids.codes, axis=0)) == 20
+
+
+def test_equal_items_are_numbered_in_the_order_of_cost_and_in_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two kinds of equal items whose IDs lie beside each other; each ID is looked at once by each kind."""
+    quantizer = ProductQuantizer(torch.eye(2), torch.arange(64.0)[None, :, None].repeat(2, 1, 1))
+    points = torch.tensor([[5.2, 9.1], [5.4, 9.3]]).repeat(1000, 1)
+    walked: list[int] = []
+    walk = opq._by_cost
+
+    def counted(costs: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
+        for row in walk(costs, dtype):
+            walked.append(1)
+            yield row
+
+    monkeypatch.setattr(opq, "_by_cost", counted)
+    monkeypatch.setattr(opq, "_MOVING_AT_ONCE", 300)
+    found = nearest_free_codes(quantizer.encode(points).numpy(), points, quantizer)
+    assert len(walked) <= 2 * len(points)
+    everything = np.array(list(itertools.product(range(64), repeat=2)))
+    for item in (2, 3, 500, 1999):
+        before = {tuple(row) for row in found[:item].tolist()}
+        cost = ((everything - points[item].numpy()) ** 2).sum(1)
+        free = [place for place, row in enumerate(everything.tolist()) if tuple(row) not in before]
+        own = ((found[item] - points[item].numpy()) ** 2).sum()
+        assert own == pytest.approx(cost[free].min(), abs=1e-4)
+    assert len(np.unique(found, axis=0)) == len(points)
 
 
 @pytest.mark.parametrize(

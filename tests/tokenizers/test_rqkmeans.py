@@ -9,6 +9,7 @@ import pytest
 from genrec.contracts import GenrecError, RunContext
 from genrec.tokenizers import quality, rqkmeans
 from genrec.tokenizers.features import item_features
+from genrec.tokenizers.quality import quality_report
 from genrec.tokenizers.rqkmeans import RQKMeans
 
 
@@ -94,6 +95,15 @@ def test_identical_items_get_ids_of_their_own(context: RunContext) -> None:
     assert result.report["largest_collision_group"] == 20 and np.isfinite(result.report["reconstruction_error"])
 
 
+def test_the_variance_of_many_items_is_right() -> None:
+    """Fault: a sum over rows in float32, which stands still near 2^24."""
+    vectors = np.ones((34_000_000, 1), dtype=np.float32)
+    vectors[::2] = 3.0
+    codes, codebooks = np.zeros((1, 1), dtype=np.int64), [np.zeros((1, 1), dtype=np.float32)]
+    report = quality_report(vectors, np.full_like(vectors, 2.0), codes, codebooks)
+    assert report["reconstruction_error"] == pytest.approx(1.0, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -114,6 +124,16 @@ def test_the_codec_of_a_text_only_tokenizer_gives_its_own_codes(catalogue: Any, 
     content = result.semantic_ids.codes[:, : result.semantic_ids.num_content_levels]
     assert (result.codec(catalogue.vectors) == content).mean() > 0.99  # assignments of the last Lloyd's step may differ
     assert fit(catalogue, context).codec is None  # of a new item there is no co-occurrence
+    assert "codec_agreement" not in result.report
+
+
+def test_a_codec_without_limits_says_how_often_it_agrees(
+    catalogue: Any, context: RunContext
+) -> None:
+    result = fit(catalogue, context, collaborative_dim=0, balance=1.0)
+    content = result.semantic_ids.codes[:, : result.semantic_ids.num_content_levels]
+    agreed = (result.codec(catalogue.vectors) == content).all(axis=1).mean()
+    assert result.report["codec_agreement"] == pytest.approx(agreed) and 0.1 < agreed < 1
 
 
 def test_rows_are_added_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

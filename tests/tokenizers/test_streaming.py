@@ -41,9 +41,18 @@ def test_codes_equal_brute_force_whatever_the_chunk(tmp_path: Path, chunk: int) 
 def test_parquet_holds_the_same_vectors(tmp_path: Path) -> None:
     frame = pl.DataFrame({"item_id": range(70), "vector": VECTORS.astype(np.float32).tolist()})
     frame.write_parquet(tmp_path / "vectors.parquet")
-    parts = list(read_chunks(tmp_path / "vectors.parquet", chunk=32))
-    assert [len(part) for part in parts] == [32, 32, 6]
-    np.testing.assert_array_equal(np.concatenate(parts), VECTORS.astype(np.float32))
+    for kind in (pl.List(pl.Float32), pl.Array(pl.Float64, VECTORS.shape[1])):
+        frame.with_columns(pl.col("vector").cast(kind)).write_parquet(tmp_path / "vectors.parquet", row_group_size=30)
+        parts = list(read_chunks(tmp_path / "vectors.parquet", chunk=32))
+        assert max(len(part) for part in parts) <= 32
+        np.testing.assert_array_equal(np.concatenate(parts), VECTORS.astype(np.float32))
+
+
+@pytest.mark.parametrize(("last", "said"), [([1.0], "could not be read"), ([1.0, None], "row 41 holds NaN")])
+def test_parquet_rows_that_are_no_vectors_are_told(tmp_path: Path, last: list[float], said: str) -> None:
+    pl.DataFrame({"vector": [[0.5, 1.0]] * 41 + [last]}).write_parquet(tmp_path / "vectors.parquet")
+    with pytest.raises(GenrecError, match=said):
+        list(read_chunks(tmp_path / "vectors.parquet", chunk=32))
 
 
 def test_transform_of_all_items_is_the_text_part_of_the_features() -> None:
