@@ -78,9 +78,9 @@ def slow_resumable_run(folder: str, options: dict[str, Any]) -> None:
     """The same run, whose every step takes at least a hundredth of a second; in a process of its own."""
     step = AdvancedTrainer.train_step
 
-    def slow(*arguments: Any) -> Losses:
+    def slow(self: AdvancedTrainer, model: Any, batch: Any) -> Losses:
         time.sleep(0.01)
-        return step(*arguments)
+        return step(self, model, batch)
 
     AdvancedTrainer.train_step = slow
     resumable_run(folder, options)
