@@ -131,6 +131,7 @@ def _tidy(messages: Scratch) -> None:
 
 @contextmanager
 def _outer(request: Shared) -> Iterator[World]:
+    from genrec.processes import of_the_connection
     from genrec.trainers.world import joined, leave
 
     world = joined()
@@ -142,7 +143,7 @@ def _outer(request: Shared) -> Iterator[World]:
     try:
         yield world
     except RuntimeError as error:
-        if "gloo" not in str(error).lower() and "connection" not in str(error).lower():
+        if not of_the_connection(error):
             raise
         raise LostProcessError(
             "Another process has ended before its share was done, so nothing was written."

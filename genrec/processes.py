@@ -22,12 +22,19 @@ log = logging.getLogger("genrec.run")
 _SECONDS = 0.2  # between two looks at the processes
 _GRACE = 10.0  # for the leader to find out by itself that another process has died
 _END = 60.0  # for the others to end after the leader has
+_DYING = 5.0  # between a connection that breaks and the end of the process that it led to
 _AFTER_A_RUN = "give fewer hardware.devices or a smaller trainer.batch_size; then continue with resume=auto."
 
 
 def log_of(rank: int) -> str:
     """The file of a run folder that process ``rank`` writes its messages to."""
     return f"process_{rank}.log"
+
+
+def of_the_connection(error: Exception) -> bool:
+    """Whether processes have lost each other."""
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in said for word in ("gloo", "nccl", "connection"))
 
 
 @contextmanager
@@ -70,11 +77,12 @@ def started(
     workers = Workers(folder, size, port, fail=fail, advice=advice, words=words)
     try:
         yield world
+    except GenrecError:
+        raise
     except Exception as error:
-        if workers.fault is None:
-            time.sleep(2 * _SECONDS)  # the connection breaks before the watch has looked
-        if workers.fault is not None and not isinstance(error, GenrecError):
-            raise LostProcessError(workers.fault) from error
+        fault = workers.fault_behind(error)
+        if fault is not None:
+            raise LostProcessError(fault) from error
         raise
     else:
         workers.wait()
@@ -103,6 +111,7 @@ class Workers:
         self.words = words
         self.fault: str | None = None
         self._ended = threading.Event()
+        self._lost = threading.Event()
         self._started = [self._start(rank, port) for rank in range(1, size)]
         threading.Thread(target=self._watch, name="watch_processes", daemon=True).start()
 
@@ -115,6 +124,13 @@ class Workers:
             return subprocess.Popen(
                 command, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
             )
+
+    def fault_behind(self, error: Exception) -> str | None:
+        """The fault, if there is one. The connection breaks before the process has ended and the watch has looked."""
+        self._lost.wait(_DYING if of_the_connection(error) else 2 * _SECONDS)
+        if any(process.poll() for process in self._started):
+            self._lost.wait(_DYING)
+        return self.fault
 
     def wait(self) -> None:
         """Lets the others end by themselves."""
@@ -142,6 +158,7 @@ class Workers:
                 code = process.poll()
                 if code:
                     self.fault = self._reason(rank, code)
+                    self._lost.set()
                     self._end_if_stuck()
                     return
 

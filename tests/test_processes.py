@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ import pytest
 
 from genrec.artifacts import read_json
 from genrec.config import compose_config
-from genrec.contracts import GenrecError
+from genrec.contracts import GenrecError, LostProcessError
 from genrec.pipeline import execute
+from genrec.processes import Workers, log_of, started
 from genrec.semantic_ids import SemanticIds
 
 TINY = [
@@ -159,8 +162,39 @@ def wait_until_training(process: subprocess.Popen[str], folder: Path) -> int:
 
 
 def parent_of(pid: int) -> str:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:  # it has just ended
+        return ""
     return f"/{fields[1]}\n"
+
+
+@contextmanager
+def meeting(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A world in which the other process does ``code``."""
+
+    def start(self: Workers, rank: int, port: int) -> subprocess.Popen[bytes]:
+        with open(self.folder / log_of(rank), "wb") as said:
+            return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=said)
+
+    monkeypatch.setattr(Workers, "_start", start)
+    with started(2, folder, fail=lambda error: None, advice="give less."):
+        yield
+
+
+def test_a_process_that_takes_a_while_to_end_is_what_broke_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        pytest.raises(LostProcessError, match=r"Process 2 of 2 ended with code 1: no memory"),
+        meeting(tmp_path, "import sys, time; time.sleep(1.5); sys.exit('no memory')", monkeypatch),
+    ):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+
+
+def test_another_error_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ZeroDivisionError), meeting(tmp_path, "import time; time.sleep(100)", monkeypatch):
+        raise ZeroDivisionError
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")

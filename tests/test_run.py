@@ -86,11 +86,32 @@ class Running:
     server: subprocess.Popen[str]
     pid: int
     log: Path
+    code: int | None = None
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """A test that fails leaves nothing that the next command would have to wait for."""
+        if kind is not None and self.code is None:
+            if not self.ended:
+                os.kill(self.pid, signal.SIGKILL)
+            self.wait()
 
     def wait(self) -> int:
         """Its exit code; -9 when it was killed."""
-        assert self.server.stdout is not None
-        return int(self.server.stdout.readline())
+        if self.code is None:
+            assert self.server.stdout is not None
+            self.code = int(self.server.stdout.readline())
+        return self.code
+
+    @property
+    def ended(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
 
     @property
     def output(self) -> str:
@@ -98,8 +119,9 @@ class Running:
 
     def until(self, reached: Callable[[], Any]) -> None:
         """Waits for something to be true while the command runs."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not reached():
+            assert not self.ended, f"ended before: {self.output}"
             assert time.monotonic() < deadline, self.output
             time.sleep(0.005)
 
@@ -216,17 +238,17 @@ def undisturbed(folder: Path) -> list[dict[str, float]]:
 def test_killed_and_resumed_run_ends_with_the_same_bytes(variant: str, commands: Commands, untouched: Path) -> None:
     """SIGKILL in mid-epoch, then the same command with resume=auto."""
     overrides = [*LONG] if variant == "between_epochs" else [*LONG, "trainer.checkpoint_every_steps=5"]
-    command = commands.start(variant, *overrides, slow=True)
-    command.until(lambda: list((commands.root / variant).rglob("last.ckpt")))
-    while True:
-        time.sleep(0.05)  # somewhere within an epoch
-        os.kill(command.pid, signal.SIGSTOP)
-        state = torch.load(next((commands.root / variant).rglob("last.ckpt")), weights_only=True)
-        if (state["step_in_epoch"] > 0) == (variant == "within_epochs"):
-            break
-        os.kill(command.pid, signal.SIGCONT)
-    os.kill(command.pid, signal.SIGKILL)
-    assert command.wait() == -signal.SIGKILL
+    with commands.start(variant, *overrides, slow=True) as command:
+        command.until(lambda: list((commands.root / variant).rglob("last.ckpt")))
+        while True:
+            time.sleep(0.05)  # somewhere within an epoch
+            os.kill(command.pid, signal.SIGSTOP)
+            state = torch.load(next((commands.root / variant).rglob("last.ckpt")), weights_only=True)
+            if (state["step_in_epoch"] > 0) == (variant == "within_epochs"):
+                break
+            os.kill(command.pid, signal.SIGCONT)
+        os.kill(command.pid, signal.SIGKILL)
+        assert command.wait() == -signal.SIGKILL
     folder = commands.folder(variant)
     assert state["epoch"] < 3
     begun = read_json(folder / "run.json")
@@ -398,10 +420,10 @@ def test_failed_jobs_of_a_sweep_are_tried_again(commands: Commands) -> None:
 def test_killed_sweep_goes_on_where_it_was(commands: Commands) -> None:
     """SIGKILL within the second of three runs; the first stands, the second continues, the third begins."""
     overrides = ["-m", *LONG, "logger=none", "baselines=null", "seed=1,2,3"]
-    command = commands.start("killed_sweep", *overrides, slow=True)
-    command.until(lambda: list((commands.root / "killed_sweep").glob("multirun/*/*/1/checkpoints/last.ckpt")))
-    os.kill(command.pid, signal.SIGKILL)
-    assert command.wait() == -signal.SIGKILL
+    with commands.start("killed_sweep", *overrides, slow=True) as command:
+        command.until(lambda: list((commands.root / "killed_sweep").glob("multirun/*/*/1/checkpoints/last.ckpt")))
+        os.kill(command.pid, signal.SIGKILL)
+        assert command.wait() == -signal.SIGKILL
     (record,) = (commands.root / "killed_sweep").rglob("sweep.json")
     first = (record.parent / "0" / "metrics.json").stat().st_mtime_ns
     assert read_json(record.parent / "1" / "run.json")["state"] == "running"
@@ -422,10 +444,10 @@ def test_killed_sweep_goes_on_where_it_was(commands: Commands) -> None:
 
 
 def test_interrupted_run_is_killed_not_failed_and_ends_with_130(commands: Commands) -> None:
-    command = commands.start("interrupted", *LONG, "logger=none", "baselines=null", slow=True)
-    command.until(lambda: list((commands.root / "interrupted").rglob("last.ckpt")))
-    os.kill(command.pid, signal.SIGINT)
-    assert command.wait() == 130, command.output
+    with commands.start("interrupted", *LONG, "logger=none", "baselines=null", slow=True) as command:
+        command.until(lambda: list((commands.root / "interrupted").rglob("last.ckpt")))
+        os.kill(command.pid, signal.SIGINT)
+        assert command.wait() == 130, command.output
     assert "resume=auto goes on" in command.output and "Traceback" not in command.output
     assert read_json(commands.folder("interrupted") / "run.json")["state"] == "killed"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,11 +134,40 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+SLOW_MODEL = """
+import time
+from genrec.models.sasrec import SASRec
+
+class Slow(SASRec):
+    calls = 0
+    def recommend(self, batch, k):
+        Slow.calls += 1
+        if Slow.calls > 128:
+            time.sleep(0.05)
+        return super().recommend(batch, k)
+"""
+
+
+@pytest.fixture
+def slow_lists(lists: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same run, whose lists take a while from the second block on."""
+    folder = tmp_path_factory.mktemp("slow") / "run"
+    shutil.copytree(lists, folder)
+    config, model = folder / "config.yaml", "genrec.models.sasrec.SASRec"
+    text = config.read_text(encoding="utf-8")
+    assert model in text
+    config.write_text(text.replace(model, "slow_lists.Slow"), encoding="utf-8")
+    (folder.parent / "slow_lists.py").write_text(SLOW_MODEL)
+    places = [str(folder.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
+    return folder
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("victim", ["another", pytest.param("leader", marks=pytest.mark.slow)])
-def test_a_killed_process_ends_the_command(lists: Path, tmp_path: Path, victim: str) -> None:
+def test_a_killed_process_ends_the_command(lists: Path, slow_lists: Path, tmp_path: Path, victim: str) -> None:
     """While half of the table is written beside the output."""
-    words = [f"run={lists}", f"users=[{','.join(str(user) for user in range(1, 700))}]", "batch_size=1"]
+    words = [f"run={slow_lists}", f"users=[{','.join(str(user) for user in range(1, 700))}]", "batch_size=1"]
     words += [f"output={tmp_path / 'lists.csv'}", "processes=2"]
     process = subprocess.Popen(command("recommend", *words), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 100
@@ -146,7 +176,7 @@ def test_a_killed_process_ends_the_command(lists: Path, tmp_path: Path, victim: 
         time.sleep(0.005)
     (other,) = children(process.pid)
     os.kill(other if victim == "another" else process.pid, signal.SIGKILL)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=100)
     while alive(other) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive(other) and not (tmp_path / "lists.csv").exists()

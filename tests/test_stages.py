@@ -292,21 +292,22 @@ class SlowEncoder:
         return np.random.default_rng().normal(size=(dataset.num_items, 4))
 
 
-def encode_into(target: Path, notes: Path, dataset: Dataset, cache: Cache) -> None:
+def encode_into(target: Path, notes: Path, dataset: Dataset, cache: Cache, both: Any) -> None:
+    both.wait(120)
     vectors, _ = item_vectors({}, lambda: SlowEncoder(notes), dataset, cache)
     np.save(target, vectors)
 
 
 def test_processes_that_need_the_same_stage_at_once_do_it_once(cache: Cache, dataset: Dataset, tmp_path: Path) -> None:
-    assert dataset.fingerprint  # read the data here: forked processes only look at it
     notes = tmp_path / "notes"
-    context = multiprocessing.get_context("fork")
-    targets = [tmp_path / "0.npy", tmp_path / "1.npy"]
-    processes = [context.Process(target=encode_into, args=(target, notes, dataset, cache)) for target in targets]
+    context = multiprocessing.get_context("forkserver")  # a fork of this process might hang at a lock of its threads
+    context.set_forkserver_preload(["genrec.stages"])
+    targets, both = [tmp_path / "0.npy", tmp_path / "1.npy"], context.Barrier(2)
+    processes = [context.Process(target=encode_into, args=(target, notes, dataset, cache, both)) for target in targets]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(20)
+        process.join(150)
     assert [process.exitcode for process in processes] == [0, 0]
     assert notes.read_text() == "computed\n"
     np.testing.assert_array_equal(np.load(targets[0]), np.load(targets[1]))

@@ -131,7 +131,7 @@ def _as_folder(
             for name, copy in copies.items():
                 _link(copy, folder / name)
             hashes = {name: noted_sha256(copy) for name, copy in copies.items()}
-            write_json(entry / ORIGIN_FILE, {"address": shown(url), "files": hashes})
+            _note_origin(entry, url, files=hashes)
     return folder
 
 
@@ -199,7 +199,7 @@ def _fetched(file: RemoteFile, cache_dir: str | Path, bars: Progress, stop: thre
         persistently(lambda: _fetch(file, part, bars, stop), file.url)
         sha256 = _verified(file, part)
         os.replace(part, path)
-        write_json(entry / ORIGIN_FILE, {"address": shown(file.url), "bytes": path.stat().st_size, "sha256": sha256})
+        _note_origin(entry, file.url, bytes=path.stat().st_size, sha256=sha256)
         seconds = time.perf_counter() - begin
     logger.info("fetched %s: %d bytes in %.1f s (%s)", shown(file.url), path.stat().st_size, seconds, path)
     return path
@@ -293,7 +293,21 @@ def copies_of(url: str, cache_dir: str | Path) -> list[Path]:
     """The finished entries of an address, the oldest first."""
     entries = Path(cache_dir, STAGE).glob(f"{_address_key(url)}-*")
     finished = [entry for entry in entries if (entry / "done").exists() and (entry / FILES / _local_name(url)).exists()]
-    return sorted(finished, key=lambda entry: (entry / ORIGIN_FILE).stat().st_mtime_ns)
+    return sorted(finished, key=when_fetched)
+
+
+def when_fetched(entry: Path) -> tuple[int, int]:
+    """Orders finished entries, the oldest first. Files may be of one time by the clock of their disk, so the time is
+    noted; entries without a note come first."""
+    origin = entry / ORIGIN_FILE
+    if not origin.exists():
+        return 0, (entry / "done").stat().st_mtime_ns
+    noted: Any = read_json(origin)
+    return noted.get("fetched", 0), origin.stat().st_mtime_ns
+
+
+def _note_origin(entry: Path, url: str, **found: Any) -> None:
+    write_json(entry / ORIGIN_FILE, {"address": shown(url), "fetched": time.time_ns(), **found})
 
 
 def _newest_copy(url: str, cache_dir: str | Path, error: StoreError) -> Path:

@@ -26,6 +26,7 @@ from rich.text import Text
 from genrec.artifacts import is_locked, lock, read_json
 from genrec.contracts import GenrecError
 from genrec.records import FAILED, KILLED, LOCK_FILE, PRUNED, RUN_FILE, RUNNING, RunRecord
+from genrec.remote.copies import when_fetched
 from genrec.report.arguments import folder, take_options, truth
 from genrec.report.lines import Group, last_write, line_of, render
 from genrec.report.scales import format_bytes
@@ -184,8 +185,9 @@ def torn_entries(cache_dir: Path) -> list[Path]:
 def superseded_copies(cache_dir: Path) -> list[Path]:
     """Entries of remote files and folders of which a newer version has been fetched, and that no run is making."""
     versions: dict[str, list[Path]] = {}
-    for mark in sorted((cache_dir / "remote").glob("*-*/done"), key=lambda path: path.stat().st_mtime_ns):
-        versions.setdefault(mark.parent.name.partition("-")[0], []).append(mark.parent)
+    finished = [mark.parent for mark in (cache_dir / "remote").glob("*-*/done")]
+    for entry in sorted(finished, key=when_fetched):
+        versions.setdefault(entry.name.partition("-")[0], []).append(entry)
     return sorted(entry for entries in versions.values() for entry in entries[:-1] if not is_locked(entry / "lock"))
 
 

@@ -19,26 +19,42 @@ from genrec.artifacts import read_json
 from tests.faults.faulty_runs import TINY, Commands, Running, same_result, sentence, state_of
 
 STEP = "genrec.trainers.base:BaseTrainer.train_step"
-SLOW = """
+TRAINING = """
 from genrec.trainers.base import BaseTrainer
 step, calls = BaseTrainer.train_step, [0]
-def slow(self, *args):
+def holding(self, *args):
     calls[0] += 1
-    if calls[0] >= 12:
+    if calls[0] >= {nth}:
         open({marker!r}, "w").close()
-        time.sleep(0.02)
+        while not os.path.exists({go!r}):
+            time.sleep(0.005)
     return step(self, *args)
-BaseTrainer.train_step = slow
+BaseTrainer.train_step = holding
 """
 
 
 def training(commands: Commands, *words: str, environment: dict[str, str] | None = None) -> Running:
     """A run somewhere in the middle of an epoch."""
-    marker = commands.root / "training"
-    marker.unlink(missing_ok=True)
-    command = commands.start(*TINY, *words, planted=SLOW.format(marker=str(marker)), environment=environment)
+    return come_to(TRAINING, 12, commands, *TINY, *words, environment=environment)
+
+
+def come_to(
+    planted: str, nth: int, commands: Commands, *words: str, environment: dict[str, str] | None = None
+) -> Running:
+    """A run that has come to the ``nth`` call of what is ``planted``, where it waits for ``interrupt``."""
+    marker, go = commands.root / "marker", commands.root / "go"
+    for path in (marker, go):
+        path.unlink(missing_ok=True)
+    planted = planted.format(nth=nth, marker=str(marker), go=str(go))
+    command = commands.start(*words, planted=planted, environment=environment)
     command.until(marker.exists)
     return command
+
+
+def interrupt(command: Running, number: signal.Signals) -> None:
+    """Sends a signal, and only then lets the run go on."""
+    command.kill(number)
+    (command.log.parent / "go").touch()
 
 
 @pytest.mark.parametrize(
@@ -50,7 +66,7 @@ def test_interrupted_run_ends_at_its_step_and_goes_on_with_the_same_bits(
     number: signal.Signals, code: int, commands: Commands, whole: Callable[..., Path]
 ) -> None:
     command = training(commands)
-    command.kill(number)
+    interrupt(command, number)
     assert command.wait() == code, command.output
     assert "resume=auto goes on" in sentence(command.output)
     folder = commands.folder()
@@ -70,7 +86,7 @@ def test_interrupted_run_ends_at_its_step_and_goes_on_with_the_same_bits(
 def test_gradients_that_are_accumulated_are_not_cut_in_half(commands: Commands, whole: Callable[..., Path]) -> None:
     words = [*TINY, "trainer.accumulate_grad_batches=3"]
     command = training(commands, words[-1])
-    command.kill(signal.SIGINT)
+    interrupt(command, signal.SIGINT)
     assert command.wait() == 130
     state = torch.load(commands.folder() / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["step_in_epoch"] % 3 == 0 and state["step_in_epoch"] > 0
@@ -81,13 +97,14 @@ def test_gradients_that_are_accumulated_are_not_cut_in_half(commands: Commands, 
 VALIDATING = """
 from genrec.models.sasrec import SASRec
 recommend, calls = SASRec.recommend, [0]
-def slow(self, *args):
+def holding(self, *args):
     calls[0] += 1
     if calls[0] >= {nth}:
         open({marker!r}, "w").close()
-        time.sleep(0.1)
+        while not os.path.exists({go!r}):
+            time.sleep(0.005)
     return recommend(self, *args)
-SASRec.recommend = slow
+SASRec.recommend = holding
 """
 MANY_BATCHES = [*TINY, "trainer.eval_batch_size=4", "callbacks=weight_average"]  # 20 of them
 
@@ -102,10 +119,8 @@ def test_validation_is_cut_and_the_steps_before_it_are_kept(
 ) -> None:
     """What training had done goes on with its validation: no step of that epoch is taken twice, none is left out."""
     words = [*MANY_BATCHES, *words]
-    marker = commands.root / "validating"
-    command = commands.start(*words, planted=VALIDATING.format(nth=20 * (epoch - 1) + 3, marker=str(marker)))
-    command.until(marker.exists)
-    command.kill(signal.SIGINT)
+    command = come_to(VALIDATING, 20 * (epoch - 1) + 3, commands, *words)
+    interrupt(command, signal.SIGINT)
     assert command.wait() == 130, command.output
     folder = commands.folder()
     state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -139,11 +154,9 @@ BaseTrainer.train_step = counting
 
 @pytest.mark.slow
 def test_validation_that_is_cut_again_and_again(commands: Commands, whole: Callable[..., Path]) -> None:
-    for attempt in range(2):
-        marker = commands.root / f"validating_{attempt}"
-        command = commands.start(*MANY_BATCHES, "resume=auto", planted=VALIDATING.format(nth=2, marker=str(marker)))
-        command.until(marker.exists)
-        command.kill(signal.SIGTERM)
+    for _ in range(2):
+        command = come_to(VALIDATING, 2, commands, *MANY_BATCHES, "resume=auto")
+        interrupt(command, signal.SIGTERM)
         assert command.wait() == 143, command.output
     assert commands.run(*MANY_BATCHES, "resume=auto")[0] == 0
     same_result(commands.folder(), whole(*MANY_BATCHES))
@@ -151,10 +164,8 @@ def test_validation_that_is_cut_again_and_again(commands: Commands, whole: Calla
 
 @pytest.mark.slow
 def test_a_test_is_cut_as_well(commands: Commands, whole: Callable[..., Path]) -> None:
-    marker = commands.root / "testing"
-    command = commands.start(*MANY_BATCHES, planted=VALIDATING.format(nth=63, marker=str(marker)))
-    command.until(marker.exists)
-    command.kill(signal.SIGINT)
+    command = come_to(VALIDATING, 63, commands, *MANY_BATCHES)
+    interrupt(command, signal.SIGINT)
     assert command.wait() == 130, command.output
     assert "Test results" not in command.output and not (commands.folder() / "metrics.json").exists()
     assert commands.run(*MANY_BATCHES, "resume=auto")[0] == 0
@@ -213,7 +224,7 @@ def test_a_job_of_slurm_is_requeued_and_goes_on_by_itself(
 ) -> None:
     """The second start is the very same command: Slurm only counts how often it has started the job."""
     command = training(commands, environment=slurm())
-    command.kill(number)
+    interrupt(command, number)
     assert command.wait() == 128 + number
     assert asked(commands.root)[-1] == "scontrol requeue 77"
     assert "goes on by itself" in sentence(command.output)
@@ -231,14 +242,14 @@ def test_tasks_of_an_array_are_requeued_by_their_number(
     commands: Commands, slurm: Callable[..., dict[str, str]]
 ) -> None:
     command = training(commands, environment=slurm(SLURM_ARRAY_JOB_ID="70", SLURM_ARRAY_TASK_ID="4"))
-    command.kill(signal.SIGUSR1)
+    interrupt(command, signal.SIGUSR1)
     assert command.wait() == 128 + signal.SIGUSR1
     assert asked(commands.root) == ["scontrol requeue 70_4"]
 
 
 def test_a_job_that_was_cancelled_stays_so(commands: Commands, slurm: Callable[..., dict[str, str]]) -> None:
     command = training(commands, environment=slurm(state="COMPLETING"))
-    command.kill(signal.SIGTERM)
+    interrupt(command, signal.SIGTERM)
     assert command.wait() == 143
     assert [line.split()[0] for line in asked(commands.root)] == ["squeue"]
     assert (commands.folder() / "checkpoints" / "last.ckpt").exists() and "resume=auto" in sentence(command.output)

@@ -16,8 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class StoreServer:
     """Serves ``files``. ``failures`` holds status codes of the next answers to GET; ``cut`` (bytes) breaks off the next
     one. ``ranges=False`` serves files as a whole only, ``marks=False`` tells nothing of versions, ``wait`` is seconds
-    before any answer (``busiest``: how many waited at a time), ``md5`` is told beside the content, ``key`` is a header
-    that must come with every request."""
+    before any answer, also those that are due (``busiest``: how many waited at a time), ``md5`` is told beside the
+    content, ``key`` is a header that must come with every request."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -60,7 +60,9 @@ class _Handler(BaseHTTPRequestHandler):
         state.requests.append((self.command, self.path, wanted))
         state.busy += 1
         state.busiest = max(state.busiest, state.busy)
-        time.sleep(state.wait)
+        begin = time.monotonic()
+        while (left := begin + state.wait - time.monotonic()) > 0:
+            time.sleep(min(left, 0.01))
         state.busy -= 1
         if state.key is not None and self.headers.get("X-Key") != state.key:
             self.send_error(403)

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from genrec.artifacts import read_json
+from genrec.artifacts import read_json, write_json
 from genrec.remote import copies
 from genrec.remote.copies import cached_copy, copies_of, localised, localised_files, localised_folder, noted_sha256
 from genrec.remote.stores import StoreError
+from genrec.report.cleaning import superseded_copies
 from tests.remote.store_server import StoreServer, md5_of
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -52,6 +53,23 @@ def test_a_version_is_fetched_once_and_a_changed_file_again(bucket: str, tmp_pat
     assert second != first and second.read_bytes() == CONTENT[::-1] and first.read_bytes() == CONTENT
     assert cached_copy(f"{bucket}/x.bin", tmp_path) == second and len(copies_of(f"{bucket}/x.bin", tmp_path)) == 2
     assert read_json(second.parents[1] / copies.ORIGIN_FILE)["bytes"] == len(CONTENT)
+
+
+def test_the_newest_copy_is_known_where_the_clock_of_the_disk_stands_still(bucket: str, tmp_path: Path) -> None:
+    """Copies of an earlier release have no time noted: they come first, by that of their files."""
+    url, entries = f"{bucket}/x.bin", []
+    for step in range(5):
+        put(url, bytes([step]))
+        entries.append(fetch(url, tmp_path).parents[1])
+    for entry, seconds in zip(entries, (1, 2, 0, 0, 0), strict=True):
+        noted: dict[str, object] = read_json(entry / copies.ORIGIN_FILE)
+        if seconds:
+            del noted["fetched"]
+        write_json(entry / copies.ORIGIN_FILE, noted)
+        for name in (copies.ORIGIN_FILE, "done"):
+            os.utime(entry / name, (seconds, seconds))
+    assert copies_of(url, tmp_path) == entries and superseded_copies(tmp_path) == sorted(entries[:-1])
+    assert cached_copy(url, tmp_path) == entries[-1] / copies.FILES / "x.bin"
 
 
 def test_a_web_file_is_fetched_once(web: StoreServer, tmp_path: Path) -> None:
@@ -211,9 +229,9 @@ def test_every_file_has_a_bar_that_comes_to_its_end(
 def test_the_first_file_that_fails_ends_all(web: StoreServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing reads as whole that is not, and the next time fetches what is missing."""
     content = shop_of(web, 30)
-    web.md5["/shop/part_3.csv"] = md5_of(b"other")
+    web.md5["/shop/part_0.csv"] = md5_of(b"other")
     monkeypatch.setattr(copies, "AT_ONCE", 2)
-    with pytest.raises(StoreError, match=r"part_3\.csv: its MD5 is not"):
+    with pytest.raises(StoreError, match=r"part_0\.csv: its MD5 is not"):
         localised_folder(f"{web.url}/shop/", tmp_path, None, everything, progress=False)
     asked = {path for method, path, _ in web.requests if method == "GET" and path.endswith(".csv")}
     assert 0 < len(asked) < 30
@@ -221,17 +239,19 @@ def test_the_first_file_that_fails_ends_all(web: StoreServer, tmp_path: Path, mo
         (path,) = entry.parent.glob("files/*")
         assert path.read_bytes() == content[path.name]
     assert not list(tmp_path.glob("remote/*/files/shop"))
-    del web.md5["/shop/part_3.csv"]
+    del web.md5["/shop/part_0.csv"]
     folder = localised_folder(f"{web.url}/shop/", tmp_path, None, everything, progress=False)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == content
 
 
 def test_ctrl_c_ends_a_fetch_of_several_files(web: StoreServer, tmp_path: Path, repository: Path) -> None:
     shop_of(web, 40)
-    code = (
-        "import sys; from genrec.remote.copies import localised_folder as get;"
-        "get(*sys.argv[1:], None, lambda names: names)"
-    )
+    code = """
+import signal, sys
+from genrec.remote.copies import localised_folder
+signal.signal(signal.SIGINT, signal.default_int_handler)
+localised_folder(*sys.argv[1:], None, lambda names: names, progress=False)
+"""
     web.wait = 0.2
     command = [sys.executable, "-c", code, f"{web.url}/shop/", str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(repository)})
@@ -239,8 +259,11 @@ def test_ctrl_c_ends_a_fetch_of_several_files(web: StoreServer, tmp_path: Path, 
     while web.busiest < 2 or not list(tmp_path.glob("remote/*/done")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
+    web.wait = 100.0  # nothing more comes
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) != 0
+    _, said = process.communicate(timeout=60)
+    web.wait = 0.0
+    assert process.returncode != 0 and b"KeyboardInterrupt" in said
     assert len(list(tmp_path.glob("remote/*/done"))) < 40 and not list(tmp_path.glob("remote/*/files/shop"))
 
 

@@ -133,6 +133,7 @@ def test_a_store_that_refuses_is_asked_a_few_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(copies, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(copies, "_ASKING", 1e9)
     with pytest.raises(StoreError, match="cannot be reached"):
         localised("http://127.0.0.1:1/x.csv", tmp_path)
     assert caplog.text.count("trying again") == 3

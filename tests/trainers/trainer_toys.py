@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,18 @@ def toy_model(seed: int = 0, **options: Any) -> ToyModel:
 
 def toy_context(folder: Path, **options: Any) -> RunContext:
     return RunContext(output_dir=folder, **{"progress": False, **options})
+
+
+def slow_resumable_run(folder: str, options: dict[str, Any]) -> None:
+    """The same run, whose every step takes at least a hundredth of a second; in a process of its own."""
+    step = AdvancedTrainer.train_step
+
+    def slow(self: AdvancedTrainer, model: Any, batch: Any) -> Losses:
+        time.sleep(0.01)
+        return step(self, model, batch)
+
+    AdvancedTrainer.train_step = slow
+    resumable_run(folder, options)
 
 
 def resumable_run(folder: str, options: dict[str, Any]) -> None:
