@@ -127,9 +127,7 @@ def test_the_codec_of_a_text_only_tokenizer_gives_its_own_codes(catalogue: Any, 
     assert "codec_agreement" not in result.report
 
 
-def test_a_codec_without_limits_says_how_often_it_agrees(
-    catalogue: Any, context: RunContext
-) -> None:
+def test_a_codec_without_limits_says_how_often_it_agrees(catalogue: Any, context: RunContext) -> None:
     result = fit(catalogue, context, collaborative_dim=0, balance=1.0)
     content = result.semantic_ids.codes[:, : result.semantic_ids.num_content_levels]
     agreed = (result.codec(catalogue.vectors) == content).all(axis=1).mean()
