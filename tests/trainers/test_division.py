@@ -19,7 +19,10 @@ from genrec.contracts import GenrecError, Losses, SequenceBatch
 from genrec.optimizers import Lamb, Muon
 from genrec.sharding import own_part
 from genrec.trainers.advanced import AdvancedTrainer
+from genrec.trainers.base import BaseTrainer
 from genrec.trainers.callbacks.gradient_norm import GradientNorm
+from genrec.trainers.callbacks.profiler import ProfilerWindow
+from genrec.trainers.callbacks.sample_predictions import SamplePredictions
 from genrec.trainers.callbacks.weight_average import WeightAverage
 from genrec.trainers.checkpoints import LAST, read_checkpoint
 from genrec.trainers.hardware import Hardware
@@ -294,6 +297,29 @@ def test_weights_that_are_seldom_used_are_averaged_too(tmp_path: Path) -> None:
     for found in in_two(seldom, str(tmp_path / "two")):
         same(found, one)
         np.testing.assert_array_equal(found["weights"]["unused.weight"], start)  # neither moved nor decayed
+
+
+# -- callbacks that look at the whole model
+
+
+def watched(hardware: Hardware, folder: str) -> dict[str, str]:
+    """The files of callbacks that this process has written, into a folder of its own."""
+    own = Path(folder) / str(hardware.world.rank)
+    callbacks = [WeightAverage(decay=0.5), SamplePredictions(num_users=6, k=4), ProfilerWindow(skip_batches=1)]
+    context = toy_context(own, hardware=divided(hardware), optimizer=OPTIMIZERS["adamw"], callbacks=callbacks)
+    BaseTrainer(max_epochs=2, batch_size=24).fit(toy_model(dropout=0.0), toy_view(), context)
+    found = [path for name in ("samples", "profile") for path in sorted(own.glob(f"{name}/*"))]
+    return {path.name: path.read_text() if path.suffix == ".txt" else "" for path in found}
+
+
+def test_callbacks_see_the_model_as_it_is_and_the_leader_writes(tmp_path: Path) -> None:
+    one = watched(Hardware(accelerator="cpu"), str(tmp_path / "one"))
+    first, second = in_two(watched, str(tmp_path / "two"))
+    samples = ["epoch_0001.txt", "epoch_0002.txt"]
+    assert [first[name] for name in samples] == [one[name] for name in samples]
+    assert len({text.partition("\n")[2] for text in map(one.get, samples) if text}) == 2  # it has learned meanwhile
+    assert first.keys() == one.keys() == {*samples, "operators.txt", "trace.json"}
+    assert second == {}
 
 
 # -- what cannot be divided
