@@ -761,7 +761,7 @@ class BaseTrainer:
         means = learner.means.together(self.hardware.world) if step_in_epoch else WeightedMean()
         rng, *others = self.hardware.world.gather(files.rng_state())
         if not learner.evaluates:  # the end of an epoch has brought it up to date
-            learner.bring()
+            learner.bring(torch.device("cpu"))  # the device is short of room for all of it while steps are taken
         of_callbacks = {item.state_key: item.state_dict() for item in self.extra_callbacks}
         states = (engine.optimizers[0].state_dict(), of_callbacks)
         if learner.divides:

@@ -18,6 +18,7 @@ from trainer_toys import NUM_ITEMS, ToyModel, toy_context, toy_model, toy_view
 from genrec.contracts import GenrecError, Losses, SequenceBatch
 from genrec.optimizers import Lamb, Muon
 from genrec.sharding import own_part
+from genrec.trainers import learner
 from genrec.trainers.advanced import AdvancedTrainer
 from genrec.trainers.base import BaseTrainer
 from genrec.trainers.callbacks.gradient_norm import GradientNorm
@@ -320,6 +321,26 @@ def test_callbacks_see_the_model_as_it_is_and_the_leader_writes(tmp_path: Path) 
     assert len({text.partition("\n")[2] for text in map(one.get, samples) if text}) == 2  # it has learned meanwhile
     assert first.keys() == one.keys() == {*samples, "operators.txt", "trace.json"}
     assert second == {}
+
+
+def places(hardware: Hardware, folder: str) -> list[str]:
+    """Where the whole model is put together. The device of the training has a number here, as GPUs have."""
+    found = []
+    plain = learner.bring_together
+
+    def noted(trained: torch.nn.Module, model: torch.nn.Module, device: torch.device) -> None:
+        found.append(str(device))
+        plain(trained, model, device)
+
+    learner.bring_together = noted
+    learner.Learner.device = property(lambda self: torch.device("cpu", 0))  # pyright: ignore[reportAttributeAccessIssue]
+    trainer = BaseTrainer(max_epochs=1, batch_size=24, max_steps=9, checkpoint_every_steps=4)
+    trainer.fit(toy_model(), toy_view(), toy_context(Path(folder), hardware=divided(hardware)))
+    return found
+
+
+def test_a_checkpoint_within_an_epoch_leaves_the_device_to_the_training(tmp_path: Path) -> None:
+    assert in_two(places, str(tmp_path)) == [["cpu", "cpu", "cpu:0"]] * 2
 
 
 # -- what cannot be divided
