@@ -25,6 +25,7 @@ from torch.nn import Parameter
 
 from genrec.annotations import NotNegative, Positive, Rate, Share, check_fields
 from genrec.contracts import GenrecError
+from genrec.nn.several import num_processes
 
 KINDS = ("classification", "regression")
 _SMALLEST_WEIGHT = 1e-3  # GradNorm's optimizer could carry a weight below zero, and its task would then be unlearnt
@@ -470,14 +471,14 @@ def _gradients(loss: Tensor, parameters: Sequence[Parameter], *, retain: bool = 
 
 def _mean_over_processes(values: Gradients, like: Sequence[Tensor]) -> Gradients:
     """The mean over all processes, where None counts as 0, and stays where no process has a value."""
-    if not (distributed.is_available() and distributed.is_initialized()) or not like:
+    if num_processes() == 1 or not like:
         return values
     present = torch.tensor([float(value is not None) for value in values], device=like[0].device)
     dense = [torch.zeros_like(b) if a is None else a.to_dense() for a, b in zip(values, like, strict=True)]
     flat = torch.cat([present, *(value.detach().flatten() for value in dense)])
     distributed.all_reduce(flat)
     count, *means = flat.split([len(values), *(value.numel() for value in dense)])
-    means = [(mean / distributed.get_world_size()).view_as(b).to(b.dtype) for mean, b in zip(means, dense, strict=True)]
+    means = [(mean / num_processes()).view_as(b).to(b.dtype) for mean, b in zip(means, dense, strict=True)]
     return [mean if number else None for mean, number in zip(means, count.tolist(), strict=True)]
 
 

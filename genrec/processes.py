@@ -117,7 +117,9 @@ class Workers:
 
     def _start(self, rank: int, port: int) -> subprocess.Popen[bytes]:
         places = os.pathsep.join(filter(None, sys.path))
-        environment = {**os.environ, **environment_of(rank, self.size, port), "PYTHONPATH": places}
+        # If torchrun has started this process, its own notes would lead the others to another store.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC_")}
+        environment = {**inherited, **environment_of(rank, self.size, port), "PYTHONPATH": places}
         command = [sys.executable, "-m", "genrec.worker", *self.words]
         with open(self.folder / log_of(rank), "wb") as output:
             # The pipe breaks when this process ends, however it does, and that ends the other.

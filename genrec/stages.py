@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from genrec.artifacts import Cache, atomic_path, fingerprint, read_json, write_j
 from genrec.contracts import GenrecError, RunContext
 from genrec.data.dataset import Dataset
 from genrec.data.encoders import broken_rows
+from genrec.nn.several import alone
 from genrec.semantic_ids import SemanticIds
 from genrec.trainers.world import ALONE, World
 
@@ -80,7 +81,10 @@ def _encoded(encoder: Any, dataset: Dataset, world: World) -> np.ndarray | None:
         bounds = [dataset.num_items * rank // world.size for rank in range(world.size + 1)]
         parts = world.brought(encode_items(bounds[world.rank], bounds[world.rank + 1]))
         return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32) if parts else None
-    return np.ascontiguousarray(encoder.encode(dataset), dtype=np.float32) if world.leads else None
+    if not world.leads:
+        return None
+    with alone():
+        return np.ascontiguousarray(encoder.encode(dataset), dtype=np.float32)
 
 
 @contextmanager
@@ -136,7 +140,8 @@ def _fitted(tokenizer: Any, vectors: np.ndarray, dataset: Dataset, context: RunC
     The stage trains inside its cache entry, so a killed tokenizer resumes there whichever run asks next.
     """
     hardware: Any = context.hardware
-    if hasattr(hardware, "world") and not getattr(tokenizer, "shares_work", False):
+    by_one = hasattr(hardware, "world") and not getattr(tokenizer, "shares_work", False)
+    if by_one:
         if not hardware.world.leads:
             return None
         hardware = hardware.alone()
@@ -150,7 +155,8 @@ def _fitted(tokenizer: Any, vectors: np.ndarray, dataset: Dataset, context: RunC
         progress=context.progress,
         interruption=context.interruption,
     )
-    return tokenizer.fit(vectors, dataset.sequences.train, stage)
+    with alone() if by_one else nullcontext():
+        return tokenizer.fit(vectors, dataset.sequences.train, stage)
 
 
 def _check_vectors(vectors: np.ndarray, num_items: int, encoder: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -87,6 +88,19 @@ def test_two_processes_give_the_figures_of_one(tmp_path: Path, no_orphans: Any) 
     names = [{path.name for path in folder.iterdir()} for folder in (one.folder, two.folder)]
     assert names[0] == names[1]
     assert read_json(two.folder / "run.json")["state"] == "finished"
+
+
+def test_a_torchrun_of_one_process_is_not_noticed_by_those_that_it_starts(tmp_path: Path, monkeypatch: Any) -> None:
+    """Its notes would have them look for the leader in another store."""
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("MINE", "kept")
+    start = Mock(return_value=Mock(**{"poll.return_value": None}))
+    monkeypatch.setattr(subprocess, "Popen", start)
+    Workers(tmp_path, 2, 29500, fail=pytest.fail, advice="").end()
+    (given,) = [call.kwargs["env"] for call in start.call_args_list]
+    assert not [name for name in given if name.startswith("TORCHELASTIC_")]
+    assert (given["MINE"], given["RANK"], given["MASTER_PORT"]) == ("kept", "1", "29500")
 
 
 @pytest.mark.slow

@@ -1,20 +1,37 @@
 """What layers exchange that look at a whole batch, when each of several processes has a share of its rows.
 
-Outside of such a run nothing is sent. B rows of this process, W processes.
+Outside of such a run nothing is sent, nor while one process does something ``alone``. B rows of this process, W
+processes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+_alone = ContextVar("alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """A block that others do not enter with this process, so that nobody would answer."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
 
 def num_processes() -> int:
     """How many processes train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    together = dist.is_available() and dist.is_initialized() and not _alone.get()
+    return dist.get_world_size() if together else 1
 
 
 def summed(values: Tensor) -> Tensor:

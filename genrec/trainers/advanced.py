@@ -81,7 +81,7 @@ class AdvancedTrainer(BaseTrainer):
 
     def evaluate_epoch(self, model: nn.Module, view: Any) -> dict[str, float]:
         due = self.current_epoch % self.eval_every_epochs == 0
-        last = self.current_epoch == self.max_epochs or self.global_step == self.max_steps
+        last = self.stopped or self.current_epoch == self.max_epochs or self.global_step == self.max_steps
         return self.evaluate(model, view, VAL, progress=self.context.progress) if due or last else {}
 
     def judge_epoch(self, learner: Learner, metrics: dict[str, float]) -> bool:

@@ -473,8 +473,8 @@ class BaseTrainer:
 
     @property
     def finished(self) -> bool:
-        steps_done = self.max_steps is not None and self.global_step >= self.max_steps
-        return self.stopped or self.current_epoch >= self.max_epochs or (steps_done and not self.evaluation_due)
+        trained = self.stopped or (self.max_steps is not None and self.global_step >= self.max_steps)
+        return self.current_epoch >= self.max_epochs or (trained and not self.evaluation_due)
 
     # -- training
 
@@ -517,6 +517,8 @@ class BaseTrainer:
             try:
                 with nullcontext() if interruption is None else interruption.training():
                     engine.fit(self._learner)
+                if engine.should_stop and not self._learner.evaluates:  # a callback has asked for it before any step
+                    self.stopped, self.current_epoch = True, self.current_epoch - 1
             except SystemExit as error:
                 if isinstance(error.__context__, KeyboardInterrupt):  # Lightning hides it behind an exit
                     raise KeyboardInterrupt from None
@@ -614,6 +616,7 @@ class BaseTrainer:
         if self._bar is not None:
             self._bar.close()
         learner.watch.ask()
+        self.stopped = self.stopped or learner.trainer.should_stop  # a callback may have asked, within the epoch too
         means = learner.means.together(self.hardware.world)
         learner.bring()
         train_metrics = {f"train/{name}": value for name, value in means.result().items()}
@@ -632,6 +635,7 @@ class BaseTrainer:
         self._write_history()
         stop = self.judge_epoch(learner, metrics)
         stop = self.on_epoch_end(train_metrics, eval_metrics) or stop
+        stop = stop or self.stopped
         pruned = not stop and self._is_hopeless(metrics)
         # Whoever watches talks to one process; and no two must ever come to differ over whether to go on.
         stop, self.pruned = self.hardware.world.agreed((stop, pruned))
@@ -757,7 +761,7 @@ class BaseTrainer:
         means = learner.means.together(self.hardware.world) if step_in_epoch else WeightedMean()
         rng, *others = self.hardware.world.gather(files.rng_state())
         if not learner.evaluates:  # the end of an epoch has brought it up to date
-            learner.bring()
+            learner.bring(torch.device("cpu"))  # the device is short of room for all of it while steps are taken
         of_callbacks = {item.state_key: item.state_dict() for item in self.extra_callbacks}
         states = (engine.optimizers[0].state_dict(), of_callbacks)
         if learner.divides:

@@ -10,7 +10,6 @@ import torch
 
 from genrec.contracts import VAL
 from genrec.memory import ShortOfMemoryError, out_of_memory
-from genrec.trainers.learner import share_of
 
 if TYPE_CHECKING:
     from genrec.trainers.learner import Learner
@@ -25,7 +24,8 @@ _SPARE = 4  # a quarter of a batch has to fit beside
 
 def training_shortage(learner: Learner, said: str) -> ShortOfMemoryError:
     """What to tell when a step of training did not fit; half of the batch, half of that ... are tried here and now, on
-    the model with its gradients and its optimizer, whose rates are zero meanwhile."""
+    the model with its gradients and its optimizer, whose rates are zero meanwhile. One of several processes tries
+    nothing, since the others would have to try with it."""
     policy = learner.policy
     size, steps, keys = policy.batch_size_for(learner.model), policy.accumulate_grad_batches, policy.context.keys
     begin = f"Memory ran out in training ({said}) with {keys}trainer.batch_size={size}. "
@@ -33,13 +33,19 @@ def training_shortage(learner: Learner, said: str) -> ShortOfMemoryError:
     while tried > 1:
         parts *= 2
         tried = math.ceil(size / parts)
+        smaller = f"{keys}trainer.batch_size={tried} {keys}trainer.accumulate_grad_batches={steps * parts}"
+        if learner.world.size > 1:
+            return ShortOfMemoryError(
+                f"{begin}Start again with {smaller}, which takes steps of the same size; if it does not fit either, "
+                "halve it again."
+            )
         fits = _fits(learner, tried + tried // _SPARE)  # other batches and other moments take a little more
         if fits is None:
             break
         if fits:
             return ShortOfMemoryError(
-                f"{begin}{tried} fits, as a trial has shown: start again with {keys}trainer.batch_size={tried} "
-                f"{keys}trainer.accumulate_grad_batches={steps * parts}, which takes steps of the same size."
+                f"{begin}{tried} fits, as a trial has shown: start again with {smaller}, which takes steps of the same "
+                "size."
             )
     return ShortOfMemoryError(
         f"{begin}No smaller batch was found to fit: {_SMALLER_TOKENIZER if keys else _SMALLER}, or free some memory."
@@ -85,14 +91,13 @@ def _fits(learner: Learner, size: int) -> bool | None:
 
 
 def _largest(learner: Learner, size: int) -> list[Any]:
-    """The largest batches about where the epoch was when memory ran out, as this process would have its share."""
-    policy, world = learner.policy, learner.world
+    """The largest batches about where the epoch was when memory ran out."""
+    policy = learner.policy
     plan = learner.view.train_plan(learner.model, batch_size=size, seed=policy.context.seed, epoch=policy.current_epoch)
     whole = len(learner.loader.plan) if learner.loader is not None else 1
     middle = learner.step_in_epoch * len(plan) // max(whole, 1)
     near = [plan[index] for index in range(max(0, middle - _LOOKED_AT // 2), min(len(plan), middle + _LOOKED_AT))]
-    chosen = sorted(near, key=_elements)[-_TRIED:]
-    return chosen if world.size == 1 else [share_of(batch, world.rank, world.size).batch for batch in chosen]
+    return sorted(near, key=_elements)[-_TRIED:]
 
 
 def _elements(batch: Any) -> int:

@@ -138,10 +138,11 @@ class Learner(pl.LightningModule):
         """The whole model, as it was when it was last brought up to date."""
         return self._whole[0]
 
-    def bring(self) -> None:
-        """Gives ``model`` the weights as they are now; all processes call it."""
+    def bring(self, device: torch.device | None = None) -> None:
+        """Gives ``model`` the weights as they are now, and where it is divided a place on ``device`` (None: that of the
+        training); all processes call it."""
         if self.divides:
-            bring_together(self.trained, self.model, self.device)
+            bring_together(self.trained, self.model, device or self.device)
 
     # -- an epoch begins: Lightning asks for a loader once per epoch
 

@@ -19,22 +19,25 @@ def strategy_options(hardware: Hardware, *, by_hand: bool) -> dict[str, Any]:
     gradients itself."""
     world = hardware.world
     if world.size == 1:
-        return {}
+        return {"plugins": [_Met(world)]}  # or Lightning would look for a job of Slurm and judge its settings
     return {
-        "devices": world.local_size,
+        "devices": 1,  # that Lightning may count; those of the strategy are what it takes
         "num_nodes": max(1, world.size // world.local_size),
         "strategy": _strategy(hardware, by_hand=by_hand),
     }
 
 
 def _strategy(hardware: Hardware, *, by_hand: bool) -> Strategy:
-    environment = _Met(hardware.world)
+    options: dict[str, Any] = {
+        "by_hand": by_hand,
+        "cluster_environment": _Met(hardware.world),
+        # Lightning takes the one at ``local_rank``; a process that sees one GPU alone has its own at 0.
+        "parallel_devices": [hardware.device] * hardware.world.local_size,
+    }
     if hardware.strategy == "fsdp":
-        return _Divided(by_hand=by_hand, cluster_environment=environment)
+        return _Divided(**options)
     # Not every parameter takes part in every step: a share may hold no target, and a stack its unused levels.
-    return _Averaged(
-        by_hand=by_hand, cluster_environment=environment, find_unused_parameters=True, broadcast_buffers=False
-    )
+    return _Averaged(**options, find_unused_parameters=True, broadcast_buffers=False)
 
 
 class _Met(ClusterEnvironment):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -159,14 +160,7 @@ def joined() -> World:
     """The world of a process that torchrun, Slurm or a run of several processes has started."""
     slurm = _slurm()
     if "RANK" not in os.environ and slurm is not None:
-        os.environ.update(
-            RANK=str(slurm.global_rank()),
-            WORLD_SIZE=str(slurm.world_size()),
-            LOCAL_RANK=str(slurm.local_rank()),
-            LOCAL_WORLD_SIZE=os.environ.get("SLURM_NTASKS_PER_NODE", str(slurm.world_size())).partition("(")[0],
-            MASTER_ADDR=slurm.main_address,
-            MASTER_PORT=str(slurm.main_port),
-        )
+        os.environ.update(slurm)
     try:
         store, rank, size = next(rendezvous("env://", timeout=timedelta(minutes=30)))
     except (ValueError, dist.DistError) as error:
@@ -204,10 +198,29 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def _slurm() -> Any:
-    """Lightning's reading of Slurm's variables; None outside of srun and for a single task."""
-    if int(os.environ.get("SLURM_NTASKS", 1)) < 2 or "SLURM_STEP_ID" not in os.environ:
+def _slurm() -> dict[str, str] | None:
+    """What torchrun would put into the environment of a process that srun has started beside others; None elsewhere.
+
+    The shell of an interactive job is one process, whatever it may start.
+    """
+    said = os.environ.get
+    size = int(said("SLURM_STEP_NUM_TASKS") or said("SLURM_NTASKS") or 1)
+    if size < 2 or "SLURM_STEP_ID" not in os.environ or said("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None
     from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
-    return SLURMEnvironment(auto_requeue=False) if SLURMEnvironment.detect() else None
+    machines = said("SLURM_STEP_NODELIST") or said("SLURM_NODELIST") or _LOCAL
+    tasks = _of_machines(said("SLURM_STEP_TASKS_PER_NODE") or said("SLURM_TASKS_PER_NODE") or str(size))
+    return {
+        "RANK": os.environ["SLURM_PROCID"],
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": str(tasks[int(said("SLURM_NODEID") or 0)]),
+        "MASTER_ADDR": said("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(machines),
+        "MASTER_PORT": said("MASTER_PORT") or str(15_000 + int(said("SLURM_JOB_ID", "0")[-4:])),
+    }
+
+
+def _of_machines(text: str) -> list[int]:
+    """A number for each machine, as Slurm writes them: ``2(x3),1``."""
+    return [int(number) for number, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text) for _ in range(int(times or 1))]

@@ -17,8 +17,9 @@ from genrec.trainers.world import environment_of, joined, leading, leave
 SECONDS = 300
 
 
-def in_two(function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What ``function(hardware, *arguments)`` returns in each of two processes; an error in one is an error here."""
+def in_two(function: Callable[..., Any], *arguments: Any, seconds: float = SECONDS) -> list[Any]:
+    """What ``function(hardware, *arguments)`` returns in each of two processes; an error in one is an error here, and
+    so is one that has not answered after so many ``seconds``."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pytorch_lightning", "genrec.trainers.tiger", "genrec.trainers.engine"])
     host, port = leading(3)  # this process only keeps the notes
@@ -30,7 +31,7 @@ def in_two(function: Callable[..., Any], *arguments: Any) -> list[Any]:
         processes[-1].start()
         pipes.append(here)
     try:
-        found = [pipe.recv() if pipe.poll(SECONDS) else (False, "no answer") for pipe in pipes]
+        found = [pipe.recv() if pipe.poll(seconds) else (False, "no answer") for pipe in pipes]
     finally:
         for process in processes:
             process.kill()

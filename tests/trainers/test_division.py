@@ -18,8 +18,12 @@ from trainer_toys import NUM_ITEMS, ToyModel, toy_context, toy_model, toy_view
 from genrec.contracts import GenrecError, Losses, SequenceBatch
 from genrec.optimizers import Lamb, Muon
 from genrec.sharding import own_part
+from genrec.trainers import learner
 from genrec.trainers.advanced import AdvancedTrainer
+from genrec.trainers.base import BaseTrainer
 from genrec.trainers.callbacks.gradient_norm import GradientNorm
+from genrec.trainers.callbacks.profiler import ProfilerWindow
+from genrec.trainers.callbacks.sample_predictions import SamplePredictions
 from genrec.trainers.callbacks.weight_average import WeightAverage
 from genrec.trainers.checkpoints import LAST, read_checkpoint
 from genrec.trainers.hardware import Hardware
@@ -294,6 +298,49 @@ def test_weights_that_are_seldom_used_are_averaged_too(tmp_path: Path) -> None:
     for found in in_two(seldom, str(tmp_path / "two")):
         same(found, one)
         np.testing.assert_array_equal(found["weights"]["unused.weight"], start)  # neither moved nor decayed
+
+
+# -- callbacks that look at the whole model
+
+
+def watched(hardware: Hardware, folder: str) -> dict[str, str]:
+    """The files of callbacks that this process has written, into a folder of its own."""
+    own = Path(folder) / str(hardware.world.rank)
+    callbacks = [WeightAverage(decay=0.5), SamplePredictions(num_users=6, k=4), ProfilerWindow(skip_batches=1)]
+    context = toy_context(own, hardware=divided(hardware), optimizer=OPTIMIZERS["adamw"], callbacks=callbacks)
+    BaseTrainer(max_epochs=2, batch_size=24).fit(toy_model(dropout=0.0), toy_view(), context)
+    found = [path for name in ("samples", "profile") for path in sorted(own.glob(f"{name}/*"))]
+    return {path.name: path.read_text() if path.suffix == ".txt" else "" for path in found}
+
+
+def test_callbacks_see_the_model_as_it_is_and_the_leader_writes(tmp_path: Path) -> None:
+    one = watched(Hardware(accelerator="cpu"), str(tmp_path / "one"))
+    first, second = in_two(watched, str(tmp_path / "two"))
+    samples = ["epoch_0001.txt", "epoch_0002.txt"]
+    assert [first[name] for name in samples] == [one[name] for name in samples]
+    assert len({text.partition("\n")[2] for text in map(one.get, samples) if text}) == 2  # it has learned meanwhile
+    assert first.keys() == one.keys() == {*samples, "operators.txt", "trace.json"}
+    assert second == {}
+
+
+def places(hardware: Hardware, folder: str) -> list[str]:
+    """Where the whole model is put together. The device of the training has a number here, as GPUs have."""
+    found = []
+    plain = learner.bring_together
+
+    def noted(trained: torch.nn.Module, model: torch.nn.Module, device: torch.device) -> None:
+        found.append(str(device))
+        plain(trained, model, device)
+
+    learner.bring_together = noted
+    learner.Learner.device = property(lambda self: torch.device("cpu", 0))  # pyright: ignore[reportAttributeAccessIssue]
+    trainer = BaseTrainer(max_epochs=1, batch_size=24, max_steps=9, checkpoint_every_steps=4)
+    trainer.fit(toy_model(), toy_view(), toy_context(Path(folder), hardware=divided(hardware)))
+    return found
+
+
+def test_a_checkpoint_within_an_epoch_leaves_the_device_to_the_training(tmp_path: Path) -> None:
+    assert in_two(places, str(tmp_path)) == [["cpu", "cpu", "cpu:0"]] * 2
 
 
 # -- what cannot be divided

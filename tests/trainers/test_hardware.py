@@ -8,8 +8,10 @@ import torch
 from trainer_toys import toy_context, toy_model, toy_view
 
 from genrec.contracts import GenrecError
+from genrec.trainers.engine import build_engine
 from genrec.trainers.hardware import Hardware
 from genrec.trainers.simple import SimpleTrainer
+from genrec.trainers.world import World
 
 
 @pytest.mark.parametrize(
@@ -96,3 +98,21 @@ def test_several_processes_do_not_come_of_themselves(tmp_path: Path) -> None:
     hardware = Hardware(accelerator="cpu", devices=2)
     with pytest.raises(GenrecError, match="python -m genrec"):
         SimpleTrainer(max_epochs=1).fit(toy_model(), toy_view(), toy_context(tmp_path, hardware=hardware))
+
+
+@pytest.mark.parametrize(("visible", "own"), [(1, 0), (8, 5)], ids=["a GPU for each task", "all GPUs for each"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_process_trains_on_its_own_gpu(strategy: Any, visible: int, own: int, monkeypatch: Any) -> None:
+    """Lightning itself would count the GPUs of a machine, of which a process may see one."""
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1] if current else 0)
+    hardware = Hardware(accelerator="gpu", devices=1, strategy=strategy)
+    hardware.world = World(rank=13, size=16, local_rank=5, local_size=8)
+    hardware.use_device_of(hardware.world)
+    engine = build_engine(SimpleTrainer(), hardware, [])
+    assert engine.strategy.root_device == hardware.device == torch.device("cuda", own)
+    assert (engine.num_devices, engine.num_nodes, engine.world_size) == (8, 2, 16)
+    assert (engine.global_rank, engine.local_rank, engine.node_rank) == (13, 5, 1)

@@ -14,13 +14,16 @@ from several import in_two
 
 import genrec.tokenizers.sharing as sharing
 from genrec.artifacts import Cache
+from genrec.balancing import balancer
 from genrec.config import compose_config, instantiate
 from genrec.contracts import RunContext
 from genrec.data.ragged import Ragged
 from genrec.nn.kmeans import CHUNK
+from genrec.nn.mlp import BatchNorm
 from genrec.semantic_ids import SemanticIds
 from genrec.stages import item_vectors, semantic_ids
 from genrec.tokenizers.result import TokenizerResult
+from genrec.tokenizers.rqvae import RQVAETokenizer
 from genrec.trainers.hardware import Hardware
 
 MANY = CHUNK + 100
@@ -142,6 +145,49 @@ def test_one_that_does_not_share_is_left_to_the_leader(tmp_path: Path) -> None:
     (first, codes), (second, same) = in_two(lone, str(tmp_path))
     assert (first, second) == ([20], [])
     np.testing.assert_array_equal(codes, same)
+
+
+class LoneRQVAE(RQVAETokenizer):
+    """Its codebooks look at whole batches, and so do what it adds."""
+
+    shares_work = False
+
+    def fit(self, vectors: np.ndarray, train: Ragged, context: RunContext) -> TokenizerResult:
+        rows = torch.from_numpy(vectors)
+        hidden = BatchNorm(rows.shape[1]).train()(rows)
+        tasks, weights = balancer("pcgrad"), [torch.nn.Parameter(torch.ones(rows.shape[1]))]
+        tasks.start(["one", "other"], kinds=dict.fromkeys(["one", "other"], "regression"))
+        tasks.backward({"one": (hidden @ weights[0]).mean(), "other": weights[0].square().sum()}, weights, [])
+        assert weights[0].grad is not None
+        return super().fit(vectors, train, context)
+
+
+class LoneEncoder:
+    """Looks at whole batches, too."""
+
+    def encode(self, dataset: Any) -> np.ndarray:
+        return BatchNorm(8).train()(torch.from_numpy(dataset.vectors())).detach().numpy()
+
+
+def by_the_leader(hardware: Hardware, folder: str) -> tuple[np.ndarray, int]:
+    data, cache, world = Catalogue(60), Cache(Path(folder)), hardware.world
+    vectors, _ = item_vectors({}, LoneEncoder, data, cache, world)  # pyright: ignore[reportArgumentType]
+    words = ["tokenizer.text_dim=8", "tokenizer.collaborative_dim=0"]
+    words += ["tokenizer.codebook_size=8", "tokenizer.trainer.max_epochs=2", "tokenizer.trainer.batch_size=32"]
+    context = RunContext(output_dir=Path(folder), hardware=hardware, progress=False)
+
+    def build() -> Any:
+        return LoneRQVAE(**vars(instantiate(compose_config(["tokenizer=rqvae", *words]).tokenizer, _convert_="all")))
+
+    found = semantic_ids({}, build, vectors, data, context, cache)  # pyright: ignore[reportArgumentType]
+    return found.semantic_ids.codes, int(world.sum(torch.ones(1)))
+
+
+def test_what_the_leader_does_alone_waits_for_nobody(tmp_path: Path) -> None:
+    codes, _ = by_the_leader(Hardware(accelerator="cpu"), str(tmp_path / "one"))
+    for found, together in in_two(by_the_leader, str(tmp_path / "two"), seconds=60):
+        np.testing.assert_array_equal(found, codes)
+        assert together == 2
 
 
 @dataclass

@@ -254,3 +254,30 @@ def test_a_run_goes_on_with_another_number_of_processes(both: Any, tmp_path: Pat
         assert 0 < len(one["losses"]) < len(single["losses"])
         np.testing.assert_allclose(one["losses"], single["losses"][-len(one["losses"]) :], rtol=1e-5)
         assert one["final"] == {name: pytest.approx(value, rel=1e-5) for name, value in single["final"].items()}
+
+
+class Wide(AdvancedTrainer):
+    """Has no room for the first batch."""
+
+    steps = 0
+
+    def train_step(self, model: Any, batch: Any) -> Any:
+        self.steps += 1
+        if self.steps == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
+        return super().train_step(model, batch)
+
+
+def without_room(hardware: Hardware, folder: str) -> tuple[str, int]:
+    trainer = Wide(**OPTIONS)
+    with pytest.raises(GenrecError) as raised:
+        trainer.fit(toy_model(), toy_view(), toy_context(Path(folder), hardware=hardware))
+    return str(raised.value), trainer.steps
+
+
+def test_half_a_batch_is_advised_where_the_others_would_have_to_try_it_too(tmp_path: Path) -> None:
+    for said, steps in in_two(without_room, str(tmp_path)):
+        assert (
+            "with trainer.batch_size=12 trainer.accumulate_grad_batches=4, which takes steps of the same size" in said
+        )
+        assert "trial" not in said and steps == 1

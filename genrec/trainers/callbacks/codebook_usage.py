@@ -10,6 +10,7 @@ import torch
 
 from genrec.contracts import GenrecError
 from genrec.metrics.codebook import evaluate_quantization
+from genrec.nn.several import alone
 from genrec.trainers.evaluation import evaluating
 
 logger = logging.getLogger("genrec.trainers")
@@ -39,8 +40,11 @@ class CodebookUsage(pl.Callback):
         epoch = pl_module.policy.current_epoch
         if epoch % self.every_epochs:
             return
+        pl_module.bring()
+        if not pl_module.world.leads:
+            return
         model = pl_module.model
-        with evaluating(model):
+        with alone(), evaluating(model):
             batches = pl_module.view.eval_batches("all", batch_size=self.batch_size)
             codes = torch.cat([model.encode(batch.to(pl_module.device).vectors).cpu() for batch in batches])
         metrics = {

@@ -35,10 +35,8 @@ class ProfilerWindow(pl.Callback):
         self._seen = 0
         self._profiler: Any = None
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if self._seen == self.skip_batches:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if self._seen == self.skip_batches and pl_module.world.leads:
             activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (pl_module.device.type == "cuda")
             self._profiler = profile(activities=activities)
             self._profiler.start()

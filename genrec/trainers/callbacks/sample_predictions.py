@@ -12,6 +12,7 @@ from rich.table import Table
 
 from genrec.artifacts import write_text
 from genrec.contracts import IGNORE, VAL, GenrecError
+from genrec.nn.several import alone
 from genrec.tables import to_text
 from genrec.trainers.evaluation import evaluating
 
@@ -46,6 +47,9 @@ class SamplePredictions(pl.Callback):
         epoch = pl_module.policy.current_epoch
         if epoch % self.every_epochs:
             return
+        pl_module.bring()
+        if not pl_module.world.leads:
+            return
         text = to_text(self.table(pl_module), width=_WIDTH)
         folder = pl_module.policy.context.output_dir / "samples"
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +82,7 @@ class SamplePredictions(pl.Callback):
         def name(item: int) -> str:
             return escape(f"item {item}" if titles is None else titles[item])
 
-        with evaluating(model, policy.context.seed):
+        with alone(), evaluating(model, policy.context.seed):
             for batch, targets in batches:
                 found = model.recommend(batch.to(learner.device), self.k).items.cpu()
                 for items, length, wanted, best in zip(
