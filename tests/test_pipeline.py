@@ -309,7 +309,8 @@ def test_a_folder_in_use_is_refused(finished: Outcome, workshop: Workshop) -> No
     from genrec.run_folder import RunFolder
 
     before = (finished.folder / "metrics.json").read_bytes()
-    with RunFolder(finished.folder, "k").held(resumed=True), pytest.raises(GenrecError, match="Another process"):
+    key = read_json(finished.folder / "run.json")["config_key"]
+    with RunFolder(finished.folder, key).held(resumed=True), pytest.raises(GenrecError, match="Another process"):
         workshop.run("finished", *TIGER, *SYNTHETIC)
     assert (finished.folder / "metrics.json").read_bytes() == before
 

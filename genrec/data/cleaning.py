@@ -8,7 +8,16 @@ import numpy as np
 import polars as pl
 
 from genrec.contracts import GenrecError
-from genrec.data.interactions import ITEM_ID, TIMESTAMP, USER_ID, DataReport, InteractionLog, column_array, encode
+from genrec.data.interactions import (
+    ITEM_ID,
+    TIMESTAMP,
+    USER_ID,
+    DataReport,
+    InteractionLog,
+    column_array,
+    encode,
+    id_array,
+)
 from genrec.data.parsing import exact_ids, is_plain_integer, numeric, parse_times
 
 _ROW = "__row"
@@ -213,8 +222,8 @@ def _assemble(
     log = InteractionLog(
         users=user_codes[order],
         items=item_codes[order],
-        user_ids=column_array(user_ids),
-        item_ids=column_array(item_ids),
+        user_ids=id_array(user_ids),
+        item_ids=id_array(item_ids),
         timestamps=None if times is None else times[order],
         extras={name: column_array(numeric(frame[name], report))[order] for name in names},
         item_table=None if items is None else aligned(items, item_ids, ITEM_ID),

@@ -131,7 +131,7 @@ class Dataset:
                 raise GenrecError(f"data.item_relations.{column}: {self.name} has this relation already. Leave it out.")
             relations[f"has_{column}"] = relation_of_column(values, source=ITEM, target=column, separator=separator)
         weights = None if self.edge_weight is None else self._log_column(self.edge_weight)[self.split.train_rows]
-        if weights is not None and not (weights > 0).all():
+        if weights is not None and not (weights.dtype != object and (weights > 0).all()):
             raise GenrecError(
                 f"data.edge_weight={self.edge_weight}: weights of edges must be above 0; {self.name} has others."
             )
@@ -174,8 +174,11 @@ class Dataset:
         return Texts(self._text_column(), self.num_items, lambda item: "")
 
     def _text_column(self) -> pl.Series | None:
-        text = self._column(TEXT)
-        return self._column(TITLE) if text is None else text
+        text, title = self._column(TEXT), self._column(TITLE)
+        if text is None or title is None:
+            return title if text is None else text
+        given = (text.str.strip_chars() != "").fill_null(False)
+        return text if given.all() else text.zip_with(given, title)
 
     def _column(self, name: str) -> pl.Series | None:
         table = self.log.item_table
@@ -229,7 +232,7 @@ class Dataset:
 def _index_of(raw: int | str, ids: np.ndarray, kind: str, name: str) -> int:
     text = str(raw).strip()
     if ids.dtype.kind == "i":
-        found = np.flatnonzero(ids == int(text)) if _is_integer(text) and len(text) < 19 else []
+        found = np.flatnonzero(ids == int(text)) if _fits(text) else []
     else:
         found = np.flatnonzero(ids == text)
     if len(found):
@@ -244,10 +247,17 @@ def _is_integer(text: str) -> bool:
     return text.removeprefix("-").isdecimal()
 
 
+def _fits(text: str) -> bool:
+    """Whether it is an integer of 64 bits."""
+    return _is_integer(text) and len(text) <= 20 and -(2**63) <= int(text) < 2**63
+
+
 def _nearest_ids(text: str, ids: np.ndarray) -> str:
     if ids.dtype.kind == "i":
-        if _is_integer(text):
-            near = ids[np.argsort(np.abs(ids.astype(np.float64) - float(text)), kind="stable")[:3]]
+        if _fits(text):
+            ordered, value = np.sort(ids), int(text)
+            place = int(np.searchsorted(ordered, value))
+            near = sorted(ordered[max(0, place - 3) : place + 3].tolist(), key=lambda other: abs(other - value))[:3]
             return f"the nearest are {', '.join(map(str, near))}"
         return f"all are numbers, from {ids.min()} to {ids.max()}"
     import difflib

@@ -193,7 +193,7 @@ class FittedFeatures:
 def group_codes(values: pl.Series, first_row: int = 0) -> np.ndarray:
     """int64 codes (M,) that are equal where the values are: whole numbers as they are, text by its hash. A row whose
     group is missing is a group of its own: of one row there is no AUC, so it counts in no GAUC."""
-    ids = as_ids(values, "data.group")
+    ids = as_ids(values.cast(pl.String) if values.dtype == pl.UInt64 else values, "data.group")
     codes = ids.fill_null(0).to_numpy() if ids.dtype == pl.Int64 else hashes(ids).view(np.int64)
     alone = np.iinfo(np.int64).min + first_row + np.arange(len(ids))
     return np.where(ids.is_null().to_numpy(), alone, codes)

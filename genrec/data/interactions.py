@@ -42,6 +42,7 @@ _LABELS = {
 }
 _TOTALS = ("users", "items", "interactions")
 _VALUES_AT_ONCE = 1 << 14
+_LARGEST_INTEGER = 2**63 - 1
 _BLOCK = 1 << 24  # values that are looked at together
 
 
@@ -77,7 +78,8 @@ class InteractionLog:
 
     ``users`` and ``items`` (M,) int64 internal indices; ``timestamps`` (M,) int64 or float64 in the unit of the source,
     None where it has none (the stored order is the time order); ``user_ids`` (U,) and ``item_ids`` (N,) raw ids, int64
-    or strings, exact; ``extras`` further columns (M,). ``item_table`` and ``user_table`` have one row per index.
+    or strings, exact; ``extras`` further columns (M,), numbers or strings as objects. ``item_table`` and ``user_table``
+    have one row per index.
     """
 
     users: np.ndarray
@@ -117,7 +119,8 @@ class InteractionLog:
     @cached_property
     def fingerprint(self) -> str:
         arrays = [self.users, self.items, self.user_ids, self.item_ids, self.timestamps]
-        return fingerprint("interactions", arrays, dict(self.extras), _table_content(self.item_table))
+        extras = {name: _hashable(values) for name, values in self.extras.items()}
+        return fingerprint("interactions", arrays, extras, _table_content(self.item_table))
 
     def frame(self) -> pl.DataFrame:
         """The log as a table of raw ids, in stored order."""
@@ -140,13 +143,26 @@ class SourceData:
     relations: Mapping[str, Relation] = field(default_factory=dict)
 
 
+def id_array(ids: pl.Series) -> np.ndarray:
+    """Ids as int64 or as strings of one width, without Python objects."""
+    return ids.to_numpy().copy() if ids.dtype == pl.Int64 else np.array(ids.to_list(), dtype=np.str_)
+
+
 def column_array(series: pl.Series) -> np.ndarray:
-    """A column as a numpy array without Python objects: int64, float64, or fixed-width strings for all else."""
-    if series.dtype.is_integer() or series.dtype == pl.Boolean:
+    """A column as int64, float64, or strings as objects, of which one may be as long as a review."""
+    kind = series.dtype
+    if kind == pl.UInt64 and int(series.cast(pl.UInt64).max() or 0) > _LARGEST_INTEGER:  # pyright: ignore[reportArgumentType]
+        series = series.cast(pl.String)
+    elif kind == pl.Binary:
+        series = series.bin.encode("hex")
+    elif kind == pl.Duration:
+        series = series.dt.total_microseconds()
+    kind = series.dtype
+    if kind.is_integer() or kind == pl.Boolean:
         return series.cast(pl.Int64).to_numpy().copy()
-    if series.dtype.is_float():
+    if kind.is_float() or kind.is_decimal():
         return series.cast(pl.Float64).to_numpy().copy()
-    return np.array(series.cast(pl.String).fill_null("").to_list(), dtype=np.str_)
+    return series.cast(pl.String).fill_null("").to_numpy().astype(object)
 
 
 def encode(values: pl.Series, vocabulary: pl.Series) -> np.ndarray:
@@ -154,6 +170,10 @@ def encode(values: pl.Series, vocabulary: pl.Series) -> np.ndarray:
     table = pl.DataFrame({"value": vocabulary}).with_row_index("code")
     joined = pl.DataFrame({"value": values}).join(table, on="value", how="left", maintain_order="left")
     return joined["code"].cast(pl.Int64).fill_null(-1).to_numpy().copy()
+
+
+def _hashable(values: np.ndarray) -> np.ndarray | JsonText:
+    return _as_json(pl.Series(values, dtype=pl.String)) if values.dtype == object else values
 
 
 def _table_content(table: pl.DataFrame | None) -> dict[str, JsonText] | None:

@@ -71,10 +71,10 @@ def parse_times(times: pl.Series) -> pl.Series:
     integers = text.cast(pl.Int64, strict=False)
     if integers.null_count() == text.null_count():
         return integers
-    numbers = text.cast(pl.Float64, strict=False)
-    if numbers.null_count() < numbers.len():
-        return integers if integers.null_count() == numbers.null_count() else _whole(numbers)
-    return _seconds(_parse_dates(text))
+    numbers, dates = _whole(text.cast(pl.Float64, strict=False)), _parse_dates(text)
+    if dates.count() > numbers.count():  # what is no date among dates, such as 0 or nan, says that there is none
+        return _seconds(dates)
+    return integers if integers.count() == numbers.count() else numbers
 
 
 def _parse_dates(text: pl.Series) -> pl.Series:

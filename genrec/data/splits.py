@@ -115,8 +115,8 @@ class RatioPerUser:
     """Holds out a share of every user's interactions: the latest ones (``order="time"``) or random ones.
 
     A share is rounded to the nearest count, and each user keeps at least one training interaction; users with fewer
-    than three interactions are trained on only. ``order="random"`` leaks the future into training: histories of random
-    splits are kept in time order, but hold items later than the target.
+    than three interactions are trained on only. ``order="random"`` leaks the future into training: histories are in
+    time order within each part, those of validation after those of training, but hold items later than the target.
     """
 
     train_ratio: float = 0.7

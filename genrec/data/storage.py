@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -25,10 +26,13 @@ from genrec.data.interactions import (
     SourceData,
     column_array,
     encode,
+    id_array,
 )
 from genrec.data.tables import UNREADABLE, checked_times, in_brief
 from genrec.remote.addresses import below, is_remote
 from genrec.remote.uploads import written
+
+logger = logging.getLogger("genrec.data")
 
 FORMAT_VERSION = 1
 INTERACTIONS_FILE, ITEMS_FILE, USERS_FILE = "interactions.parquet", "items.parquet", "users.parquet"
@@ -60,6 +64,8 @@ def save_folder(
                     shutil.copyfile(Path(made, file), temporary)
         return
     folder, log = Path(folder), data.log
+    if data.relations:
+        logger.warning("%s: the relations %s are not saved", folder, ", ".join(sorted(data.relations)))
     (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
     tables = {
         INTERACTIONS_FILE: log.frame(),
@@ -121,8 +127,8 @@ def load_folder(folder: Path) -> SourceData:
     log = InteractionLog(
         users=user_codes,
         items=item_codes,
-        user_ids=column_array(users[USER_ID]),
-        item_ids=column_array(items[ITEM_ID]),
+        user_ids=id_array(users[USER_ID]),
+        item_ids=id_array(items[ITEM_ID]),
         timestamps=column_array(frame[TIMESTAMP]) if TIMESTAMP in frame.columns else None,
         extras={name: column_array(frame[name]) for name in frame.columns if name not in known},
         item_table=items if items.width > 1 else None,

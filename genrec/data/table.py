@@ -89,7 +89,8 @@ class TableDataset:
         self.memory_map = memory_map
         self.cache_dir = Path(cache_dir)
         self.storage_options = storage_options
-        self._settings = [features, infer, by_type, labels, tasks, group, timestamp, self.drop]
+        learned = [label.name for label in self.learned]  # in their order, which that of ``labels`` may decide
+        self._settings = [features, infer, by_type, labels, tasks, learned, group, timestamp, self.drop]
         for label in self.labels.values():
             if self.declared.options.get(label.column) is not None:
                 raise GenrecError(f"data.features.{label.column}: the label {label.name} is made of it. Leave it out.")

@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from genrec.artifacts import Cache, atomic_path, fingerprint, read_json, write_json
+from genrec.artifacts import Cache, atomic_path, fingerprint, read_json, sampled_digest, write_json
 from genrec.remote.addresses import LOCAL, before_pattern, identity, is_remote, name_of, protocol_of, shown
 from genrec.remote.parallel import in_parallel
 from genrec.remote.progress import one_of, progress_bars
@@ -133,6 +133,14 @@ def _as_folder(
             hashes = {name: noted_sha256(copy) for name, copy in copies.items()}
             _note_origin(entry, url, files=hashes)
     return folder
+
+
+def version_of(path: Path) -> list[Any]:
+    """What tells a file of this machine from another of its name without reading all of it: its size, and the hash that
+    was noted of a copy, or else its time and pieces of its content."""
+    stat, noted = path.stat(), noted_sha256(path)
+    known = [noted] if noted else [stat.st_mtime_ns, sampled_digest(path, piece=1 << 16, pieces=16)]
+    return [path.name, stat.st_size, *known]
 
 
 def noted_sha256(path: Path) -> str | None:

@@ -46,6 +46,10 @@ def test_titles_fall_back_to_the_raw_id():
     dataset = Dataset(Memory(ITEMS), LeaveOneOut())
     assert dataset.titles == ["Three", "item 4", "Five", "item 6"]
     assert dataset.texts == ["three things", "", "five", ""]
+    few = ITEMS.with_columns(text=pl.Series([" ", None, "five"]), title=pl.Series(["Three", "Four", "Five"]))
+    assert Dataset(Memory(few), LeaveOneOut()).texts == ["Three", "Four", "five", ""]
+    none = Dataset(Memory(few.with_columns(text=pl.lit(""))), LeaveOneOut())
+    assert none.has_text and none.texts == ["Three", "Four", "Five", ""]
     assert Dataset(Memory(ITEMS.drop("text")), LeaveOneOut()).texts == ["Three", "", "Five", ""]
 
 
@@ -67,6 +71,14 @@ def test_raw_ids_are_looked_up():
         dataset.item_index("B00")
     with pytest.raises(GenrecError, match="no user '--7'"):
         dataset.user_index("--7")
+    long = Dataset(Memory(users=[17 * 10**17 + n for n in (0, 3, 9, 2000)] * 2, item_ids=[1, 2] * 4), LeaveOneOut())
+    assert long.user_index(str(17 * 10**17 + 3)) == 1
+    for near, other in ((3, 4), (9, 8)):
+        with pytest.raises(GenrecError, match=f"the nearest are {17 * 10**17 + near}, "):
+            long.user_index(17 * 10**17 + other)
+    for beyond in (2**63, 10**30):
+        with pytest.raises(GenrecError, match="all are numbers"):
+            long.user_index(beyond)
     named = Dataset(Memory(users=["ann"] * 3 + ["bob"] * 3, item_ids=[1, 2, 3] * 2), LeaveOneOut())
     assert named.user_index("bob") == 1
     with pytest.raises(GenrecError, match="near it: ann"):

@@ -157,6 +157,8 @@ def test_groups_are_equal_where_values_are():
     codes = group_codes(pl.Series("g", ["a", "b", None, "a"]))
     assert codes[0] == codes[3] != codes[1] and codes.dtype == np.int64
     assert group_codes(pl.Series("g", [2**53 + 1, 2**53, -1])).tolist() == [2**53 + 1, 2**53, -1]
+    chunks = [group_codes(pl.Series("g", column, dtype=pl.UInt64)) for column in ([5, 2**63 + 1], [5])]
+    assert chunks[0][0] == chunks[1][0]
 
 
 def test_rows_without_a_group_are_no_group_together():

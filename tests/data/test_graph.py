@@ -34,7 +34,7 @@ class Shop:
         users = np.repeat(np.arange(20), 8)
         times = np.concatenate([np.sort(rng.integers(0, 1000, 8)) for _ in range(20)])
         table = pl.DataFrame({"item_id": np.arange(NUM_ITEMS), "genres": ["a|b", "b", None, "c"] * 3})
-        plays = {"play_count": np.arange(1, 161), "bad": np.zeros(160)}
+        plays = {"play_count": np.arange(1, 161), "bad": np.zeros(160), "kind": np.array(["buy"] * 160, dtype=object)}
         log = InteractionLog(users, items, np.arange(20), np.arange(NUM_ITEMS), times, plays, table)
         friends = Relation(USER, USER, np.array([0, 1]), np.array([1, 0]), np.ones(2, dtype=np.float32))
         return SourceData(log, DataReport(), None, {"friend_of": friends})
@@ -134,6 +134,7 @@ def test_relations_that_would_mix_nodes_up_are_refused(relations: dict[str, Rela
     [
         ({"edge_weight": "plays"}, "data.edge_weight=plays: shop has no such column. It has: play_count, bad"),
         ({"edge_weight": "bad"}, "must be above 0"),
+        ({"edge_weight": "kind"}, "must be above 0"),
         ({"item_relations": {"artist": None}}, "data.item_relations.artist: shop has no such column of items"),
     ],
 )

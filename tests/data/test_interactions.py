@@ -9,7 +9,7 @@ import pytest
 
 from genrec.artifacts import fingerprint
 from genrec.data import interactions
-from genrec.data.interactions import DataReport, InteractionLog, encode
+from genrec.data.interactions import DataReport, InteractionLog, column_array, encode, is_sorted
 
 
 def make_log(**changes):
@@ -46,6 +46,36 @@ def test_fingerprint_sees_every_part():
     }
     assert len(prints) == 8
     assert make_log().fingerprint == make_log().fingerprint
+
+
+def test_columns_of_every_kind_are_kept():
+    """Fault: texts as wide as the longest, and errors of polars for columns that nobody asked for."""
+    columns = {
+        "review": (["x" * 30_000, "good", None], ["x" * 30_000, "good", ""]),
+        "session": (pl.Series([2**63 + 5, 1, 2], dtype=pl.UInt64), [str(2**63 + 5), "1", "2"]),
+        "count": (pl.Series([5, 1, 2], dtype=pl.UInt64), [5, 1, 2]),
+        "key": (pl.Series([b"\xff\x00", b"a", None]), ["ff00", "61", ""]),
+        "spent": (pl.Series([1, 2, 3]).cast(pl.Duration("ms")), [1000, 2000, 3000]),
+        "price": (pl.Series(["1.50", "2", "3"]).cast(pl.Decimal(10, 2)), [1.5, 2.0, 3.0]),
+        "liked": (pl.Series([True, False, True]), [1, 0, 1]),
+    }
+    found = {name: column_array(pl.Series(name, given)) for name, (given, _) in columns.items()}
+    assert {name: array.tolist() for name, array in found.items()} == {
+        name: kept for name, (_, kept) in columns.items()
+    }
+    assert found["review"].nbytes < 100
+    log = make_log(extras=found)
+    assert log.frame()["review"].to_list() == columns["review"][1]
+    assert log.fingerprint != make_log(extras={**found, "review": found["review"][::-1].copy()}).fingerprint
+
+
+def test_order_is_judged_block_by_block(monkeypatch):
+    monkeypatch.setattr(interactions, "_BLOCK", 3)
+    assert is_sorted(np.array([0, 0, 1, 1, 1, 5, 5])) and is_sorted(np.zeros(0))
+    for place in range(1, 7):
+        values = np.arange(7)
+        values[place] = values[place - 1] - 1
+        assert not is_sorted(values)
 
 
 def test_unsorted_or_ragged_columns_are_refused():

@@ -117,7 +117,8 @@ def test_the_canonical_folder_is_put_into_a_store_and_read_back(bucket: str, tmp
     local = shop(tmp_path / "shop", tmp_path / "cache")
     vectors = np.arange(10, dtype=np.float32).reshape(5, 2)
     save_folder(local.loaded, f"{bucket}/saved", name="shop", vectors=vectors)
-    remote = shop(f"{bucket}/saved", tmp_path / "cache")
+    source = FolderSource(path=f"{bucket}/saved", cache_dir=str(tmp_path / "cache"))
+    remote = Dataset(source, LeaveOneOut(), path=f"{bucket}/saved")
     assert remote.fingerprint == local.fingerprint
     assert np.array_equal(FileEncoder(path="item_vectors.npy").encode(remote), vectors)
 

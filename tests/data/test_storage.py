@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +11,7 @@ from genrec.contracts import GenrecError
 from genrec.data.cleaning import Cleaning, build_log
 from genrec.data.interactions import SourceData
 from genrec.data.storage import is_saved, load_folder, save_folder
+from genrec.graph import Relation
 
 
 @pytest.fixture
@@ -36,6 +39,12 @@ def test_round_trip_is_exact(data, tmp_path):
     assert loaded.folder == tmp_path
     assert np.load(tmp_path / "item_vectors.npy").shape == (3, 3)
     assert read_json(tmp_path / "dataset.json")["columns"] == ["user_id", "item_id", "timestamp", "rating", "day"]
+
+
+def test_what_is_not_saved_is_told(data, tmp_path, caplog):
+    tags = Relation("item", "tag", np.array([0]), np.array([0]), np.ones(1), ["new"])
+    save_folder(replace(data, relations={"has_tag": tags}), tmp_path, name="mine")
+    assert "the relations has_tag are not saved" in caplog.text
 
 
 def test_log_without_tables_or_times(tmp_path):

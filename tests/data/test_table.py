@@ -244,6 +244,13 @@ def test_files_are_made_once_and_again_when_anything_changes(parquet, tmp_path, 
     assert len(list((tmp_path / "cache" / "rows").iterdir())) == 5
 
 
+def test_the_order_of_labels_is_that_of_the_tasks_in_files_too(parquet, tmp_path):
+    options = {"memory_map": True, "cache_dir": str(tmp_path / "cache")}
+    for names in (["click", "buy"], ["buy", "click"]):
+        labels = {name: {"column": name} for name in names}
+        assert [task.name for task in table(parquet, labels=labels, **options).fitted.spec.tasks] == names
+
+
 def test_no_more_than_a_piece_is_read_at_a_time(tmp_path):
     """Memory is that of a piece: nothing larger is ever asked of the file, and the arrays that grow lie on disk."""
     frame(2000).write_parquet(tmp_path / "long.parquet")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ def test_steps_of_a_resumed_run_never_go_backwards(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         first.log_metrics({"train/loss": 1.0, "val/recall@10": 0.5}, step)
     first.save()
+    time.sleep(1.1)  # files are read in the order of their seconds
     second = TensorBoard(save_dir=str(tmp_path))
     second.log_hyperparams(TIGER)
     second.rewind(20)

@@ -293,16 +293,16 @@ def _time_expression(files: LogFiles, scan: pl.LazyFrame, dtype: pl.DataType) ->
         return _whole(files, scan, column)
     text = column.cast(pl.String).str.strip_chars()
     integers, numbers = text.cast(pl.Int64, strict=False), text.cast(pl.Float64, strict=False)
-    found = files.collected(scan.select(text=text.count(), integers=integers.count(), numbers=numbers.count())).row(
-        0, named=True
-    )
-    if found["integers"] == found["text"] or (found["numbers"] and found["integers"] == found["numbers"]):
+    numbers = pl.when(numbers.is_finite()).then(numbers)
+    found = files.collected(scan.select(text=text.count(), integers=integers.count(), numbers=numbers.count()))
+    counts = found.row(0, named=True)
+    if counts["integers"] == counts["text"]:
         return integers
-    if found["numbers"]:
-        return _whole(files, scan, numbers)
     plain = text.str.replace("T", " ", literal=True).str.replace(r"(Z|\+00:00)$", "")
-    forms = [plain.str.to_datetime(form, strict=False, time_unit="us") for form in _DATE_FORMS]
-    return _whole(files, scan, _seconds(pl.coalesce(forms)))
+    dates = pl.coalesce([plain.str.to_datetime(form, strict=False, time_unit="us") for form in _DATE_FORMS])
+    if files.collected(scan.select(dates.count())).item() > counts["numbers"]:
+        return _whole(files, scan, _seconds(dates))
+    return integers if counts["integers"] == counts["numbers"] else _whole(files, scan, numbers)
 
 
 def _seconds(times: pl.Expr) -> pl.Expr:

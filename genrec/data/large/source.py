@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from genrec.annotations import Count, check_arguments
-from genrec.artifacts import Cache, fingerprint, sampled_digest
+from genrec.artifacts import Cache, fingerprint
 from genrec.contracts import GenrecError
 from genrec.data.interactions import DataReport, InteractionLog, SourceData
 from genrec.data.large.arrays import open_array
@@ -31,7 +31,7 @@ from genrec.data.remote import table_files
 from genrec.data.sources.folder import FolderSource
 from genrec.data.tables import SUFFIXES, table_suffix
 from genrec.remote.addresses import before_pattern, below, has_magic, is_remote, name_of, shown
-from genrec.remote.copies import localised, noted_sha256, on_this_machine
+from genrec.remote.copies import localised, on_this_machine, version_of
 
 logger = logging.getLogger("genrec.data")
 
@@ -166,18 +166,11 @@ class LargeSource(FolderSource):
 
     def _key(self) -> str:
         beside = {"items": self._beside("items", self.items_path), "users": self._beside("users", self.users_path)}
-        versions = {name: path and _version(path) for name, path in beside.items()}
-        versions["interactions"] = [_version(path) for path in self.files]
+        versions = {name: path and version_of(path) for name, path in beside.items()}
+        versions["interactions"] = [version_of(path) for path in self.files]
         options = [self.columns, self.items_columns, self.text_columns, self.users_columns, self.delimiter]
         rules = {name: value for name, value in vars(self.cleaning).items()}
         return fingerprint(_VERSION, versions, options, self.encoding, self.min_rating, rules)
-
-
-def _version(path: Path) -> list[Any]:
-    """What tells a file from another of its name without reading all of it; a copy is known by its hash."""
-    stat, noted = path.stat(), noted_sha256(path)
-    known = [noted] if noted else [stat.st_mtime_ns, sampled_digest(path, piece=1 << 16, pieces=16)]
-    return [path.name, stat.st_size, *known]
 
 
 def _stem(name: str) -> str:

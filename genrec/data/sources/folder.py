@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -92,6 +93,7 @@ class FolderSource:
         if not place.exists():
             raise missing_files(place, "your interactions", download=False)
         if place.is_dir() and is_saved(place):
+            self._refuse_options(place)
             return load_folder(place)
         report = DataReport()
         path = place if place.is_file() else self._interactions_file(place)
@@ -101,6 +103,18 @@ class FolderSource:
         items, users = self._items(), self._users()
         log, report = build_log(frame, items=items, users=users, cleaning=self.cleaning, report=report)
         return SourceData(log, report, path.parent)
+
+    def _refuse_options(self, place: Path) -> None:
+        """Raises where something is asked for that is not done to a saved folder."""
+        signature = inspect.signature(FolderSource.__init__).parameters
+        given = {**vars(self), **vars(self.cleaning)}
+        changed = [name for name in signature if name in given and given[name] != signature[name].default]
+        idle = [f"{name}={given[name]}" for name in changed if name not in ("path", "storage_options", "cache_dir")]
+        if idle:
+            raise GenrecError(
+                f"{place} was saved by genrec and is read as it is, so nothing comes of data.source {', '.join(idle)}. "
+                f"Leave that out, or remove {DESCRIPTION_FILE} there to have the tables read and cleaned."
+            )
 
     @cached_property
     def _place(self) -> Path:

@@ -138,8 +138,8 @@ class MovieLensSource:
         movies = self.files.movies()
         if movies is None:
             return None
-        genres = pl.col(GENRES).replace(NO_GENRES, None).str.replace_all("|", ", ", literal=True)
-        return joined_text(movies, [pl.col(TITLE), genres])
+        movies = movies.with_columns(pl.col(GENRES).replace(NO_GENRES, None))
+        return joined_text(movies, [pl.col(TITLE), pl.col(GENRES).str.replace_all("|", ", ", literal=True)])
 
     def _above_min_rating(self, frame: pl.DataFrame, report: DataReport) -> pl.DataFrame:
         if self.min_rating is None:

@@ -16,6 +16,7 @@ from genrec.data.raw_table import CHUNK_ROWS
 from genrec.data.remote import DEFAULT_CACHE, table_files
 from genrec.data.tables import SUFFIXES, UNREADABLE, checked_times, in_brief, map_columns, read_table, table_suffix
 from genrec.remote.addresses import before_pattern, has_magic, is_remote, name_of
+from genrec.remote.copies import version_of
 
 
 class TableSource:
@@ -96,10 +97,9 @@ class TableSource:
 
     @property
     def origin(self) -> list[Any]:
-        """What tells these files from others without reading them: names, sizes and times of the last change."""
-        stats = [(path, path.stat()) for path in self.files]
+        """What tells these files from others without reading all of them."""
         options = [self.columns, self.delimiter, self.encoding, self.file_column, self.chunk_rows]
-        return [*options, *([path.name, stat.st_size, stat.st_mtime_ns] for path, stat in stats)]
+        return [*options, *map(version_of, self.files)]
 
     @cached_property
     def num_rows(self) -> int:

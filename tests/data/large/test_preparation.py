@@ -137,6 +137,14 @@ def test_every_kind_of_file(tmp_path):
         assert_same(*sources(folder, **options))
 
 
+@pytest.mark.parametrize("strangers", [["0"], ["nan", "", "inf"], ["1.5"] * 300])
+def test_what_is_no_date_among_dates(tmp_path, strangers):
+    times = ["2014-07-23", "2014-07-24 12:00:00"] * 120
+    frame = table(240 - 30 + len(strangers)).with_columns(timestamp=pl.Series([*times, *strangers]))
+    frame.write_csv(tmp_path / "interactions.csv")
+    assert_same(*sources(tmp_path))
+
+
 def test_blank_times_are_none(tmp_path):
     table().with_columns(timestamp=pl.lit(" ")).write_csv(tmp_path / "interactions.csv")
     assert_same(*sources(tmp_path))

@@ -154,6 +154,8 @@ def test_a_canonical_folder_is_read_as_it_is(tmp_path):
     save_folder(data, tmp_path / "saved", name="mine")
     loaded = FolderSource(path=str(tmp_path / "saved")).load()
     assert loaded.log.fingerprint == data.log.fingerprint
+    with pytest.raises(GenrecError, match=r"nothing comes of data.source columns=.*, min_item_interactions=5"):
+        FolderSource(path=str(tmp_path / "saved"), columns=COLUMNS, min_item_interactions=5).load()
     (tmp_path / "saved" / "dataset.json").unlink()  # without it: plain tables, cleaned again
     assert FolderSource(path=str(tmp_path / "saved")).load().log.frame().equals(data.log.frame())
 
