@@ -82,6 +82,15 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, steps: int, monkey
     same_files(tmp_path / "whole", tmp_path / "killed", [BEST, FINAL])
 
 
+def test_a_run_is_not_continued_without_it(tmp_path: Path) -> None:
+    trainer = SimpleTrainer(max_epochs=2, max_steps=4, batch_size=64, checkpoint_every_steps=3)
+    trainer.fit(toy_model(), toy_view(), toy_context(tmp_path, callbacks=[WeightAverage()]))
+    longer = SimpleTrainer(max_epochs=2, batch_size=64)
+    with pytest.raises(GenrecError, match=r"had the callback WeightAverage, .* the same callbacks, or start again"):
+        longer.fit(toy_model(), toy_view(), toy_context(tmp_path, resume=True))
+    longer.fit(toy_model(), toy_view(), toy_context(tmp_path, resume=True, callbacks=[WeightAverage()]))
+
+
 def test_a_share_of_one_is_refused() -> None:
     with pytest.raises(GenrecError, match=r"decay=1\.0"):
         WeightAverage(decay=1.0)
