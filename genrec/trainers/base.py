@@ -12,10 +12,12 @@ import math
 import re
 import signal
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 
@@ -146,6 +148,11 @@ class BaseTrainer:
         return view.train_plan(
             model, batch_size=self.batch_size_for(model), seed=self.context.seed, epoch=self.current_epoch
         )
+
+    def planned_steps(self, view: Any, model: nn.Module, epochs: int) -> int:
+        """The optimizer steps of the first ``epochs`` epochs, of which schedules take their length; it goes with
+        ``train_plan``."""
+        return self.steps_per_epoch * epochs
 
     def train_step(self, model: nn.Module, batch: Any) -> Losses:
         """The loss of one batch; override it for a loss of your own."""
@@ -496,8 +503,9 @@ class BaseTrainer:
         else:
             self.steps_per_epoch = state["steps_per_epoch"]
             self.schedule.load_state_dict(state["schedule"])
-        self.total_steps = min(self.steps_per_epoch * self.max_epochs, self.max_steps or 2**62)
-        self.total_epochs = math.ceil(self.total_steps / max(self.steps_per_epoch, 1))
+        planned = partial(self.planned_steps, view, model)
+        self.total_steps = min(planned(self.max_epochs), self.max_steps or 2**62)
+        self.total_epochs = bisect_left(range(1, self.max_epochs), self.total_steps, key=planned) + 1
         length = self.total_epochs if self.schedule.interval == "epoch" else self.total_steps
         if self.schedule.num_warmup_steps(length) >= length > 1:
             logger.warning(

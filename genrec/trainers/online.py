@@ -13,6 +13,7 @@ from genrec.annotations import Count
 from genrec.contracts import VAL, GenrecError, Plan
 from genrec.data.sequences import PlansInTurn, SequencePlan, SequencesView
 from genrec.trainers.base import BaseTrainer
+from genrec.trainers.learner import optimizer_steps
 
 
 @dataclass(kw_only=True)
@@ -31,6 +32,10 @@ class OnlineTrainer(BaseTrainer):
     first_passes: Count = 5
 
     validates: ClassVar[bool] = True
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._steps: list[int] = []  # of optimizers, by slice
 
     def check_model(self, model: Any) -> None:
         if getattr(model, "training_mode", None) not in ("positions", "windows"):
@@ -56,13 +61,23 @@ class OnlineTrainer(BaseTrainer):
         return np.bincount(log.users[trained & (log.timestamps <= end)], minlength=log.num_users)
 
     def train_plan(self, view: SequencesView, model: Any) -> Plan:
-        known, new = self.known_until(view, self.current_epoch - 1), self.known_until(view, self.current_epoch)
+        return self._plan_of_slice(view, model, self.current_epoch)
+
+    def planned_steps(self, view: SequencesView, model: Any, epochs: int) -> int:
+        for epoch in range(len(self._steps) + 1, epochs + 1):
+            self._steps.append(
+                optimizer_steps(len(self._plan_of_slice(view, model, epoch)), self.accumulate_grad_batches)
+            )
+        return sum(self._steps[:epochs])
+
+    def _plan_of_slice(self, view: SequencesView, model: Any, epoch: int) -> Plan:
+        known, new = self.known_until(view, epoch - 1), self.known_until(view, epoch)
         part = view.cut(new, new)
         rows = part.training_rows(model).scoring_from(part.train.offsets[:-1] + known)
         # Every pass of every slice is shuffled anew.
-        epochs = [self.current_epoch + 1000 * n for n in range(self.first_passes if self.current_epoch == 1 else 1)]
+        epochs = [epoch + 1000 * n for n in range(self.first_passes if epoch == 1 else 1)]
         options = {"batch_size": self.batch_size_for(model), "seed": self.context.seed}
-        return PlansInTurn([SequencePlan(part.train, rows, epoch=epoch, **options) for epoch in epochs])
+        return PlansInTurn([SequencePlan(part.train, rows, epoch=number, **options) for number in epochs])
 
     def evaluate_epoch(self, model: nn.Module, view: SequencesView) -> dict[str, float]:
         if self.current_epoch < self.max_epochs:
@@ -77,3 +92,10 @@ class OnlineTrainer(BaseTrainer):
     def choose_weights(self, model: nn.Module) -> None:
         super().choose_weights(model)
         self._final.update({name: value for name, value in self._latest.items() if name.startswith(f"{VAL}/")})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "latest": self._latest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._latest = state.get("latest", {})
