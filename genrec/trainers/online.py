@@ -12,6 +12,7 @@ from torch import nn
 from genrec.annotations import Count
 from genrec.contracts import VAL, GenrecError, Plan
 from genrec.data.sequences import PlansInTurn, SequencePlan, SequencesView
+from genrec.schedulers import Schedule
 from genrec.trainers.base import BaseTrainer
 from genrec.trainers.learner import optimizer_steps
 
@@ -47,6 +48,14 @@ class OnlineTrainer(BaseTrainer):
         log = getattr(self._data, "log", None)
         if self._data is not None and (log is None or log.timestamps is None):
             raise GenrecError("trainer=online needs data with timestamps, given as a data set and not as a view.")
+
+    def check_schedule(self, schedule: Schedule | None) -> None:
+        if schedule is not None and schedule.follows_metric:
+            raise GenrecError(
+                "A plateau schedule waits until a metric no longer improves, and trainer=online measures another slice "
+                "after each epoch. Use another schedule (scheduler=constant or cosine)."
+            )
+        super().check_schedule(schedule)
 
     def known_until(self, view: SequencesView, epoch: int) -> np.ndarray:
         """(U,) how many training items of each user lie in the first ``epoch`` slices."""

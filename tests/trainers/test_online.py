@@ -11,6 +11,7 @@ from trainer_toys import NUM_ITEMS, timed_dataset, toy_context, toy_model, toy_v
 
 from genrec.contracts import IGNORE, GenrecError
 from genrec.data.interactions import InteractionLog
+from genrec.schedulers import Plateau
 from genrec.trainers import OnlineTrainer
 
 
@@ -98,6 +99,8 @@ def test_what_does_not_fit_is_refused() -> None:
         OnlineTrainer(first_share=1.0)
     with pytest.raises(GenrecError, match="needs data with timestamps, given as a data set and not as a view"):
         OnlineTrainer().fit(toy_model(), toy_view(), toy_context(Path("unused")))
+    with pytest.raises(GenrecError, match="trainer=online measures another slice after each epoch"):
+        OnlineTrainer().fit(toy_model(), timed_dataset(toy_view()), toy_context(Path("unused"), scheduler=Plateau()))
     timeless = timed_dataset(toy_view())
     timeless.log = InteractionLog(timeless.log.users, timeless.log.items, timeless.log.user_ids, timeless.log.item_ids)
     with pytest.raises(GenrecError, match="needs data with timestamps"):
