@@ -228,6 +228,12 @@ class BaseTrainer:
 
         A run also asks it before data is read, of the model built on a tiny invented shop.
         """
+        if self.max_test_users is not None and not _is_asked_for_users(model):
+            what = "rows" if hasattr(model, "predict") else "items"
+            raise GenrecError(
+                f"trainer.max_test_users={self.max_test_users} is a sample of users, and {type(model).__name__} is "
+                f"tested on {what}, all of them. Leave it null."
+            )
         if self.validates and "@" in self.monitor and not hasattr(model, "recommend"):
             instead = "trainer=ctr" if hasattr(model, "predict") else "trainer=rqvae"
             raise GenrecError(
@@ -317,7 +323,7 @@ class BaseTrainer:
 
     def test(self, model: nn.Module, data: Any, context: RunContext | None = None) -> dict[str, float]:
         """Metrics on the test part, together with what training found out about these weights."""
-        if self.max_test_users is not None:
+        if self.max_test_users is not None and _is_asked_for_users(model):
             logger.info("Tested on a fixed sample of at most %d users (trainer.max_test_users).", self.max_test_users)
         metrics = self._evaluate_now(model, data, TEST, context)
         self._tracker.log_epoch(metrics, self.global_step)
@@ -831,6 +837,11 @@ class BaseTrainer:
         self.load_state_dict(state["policy"])
         logger.info("Resuming %s at epoch %d, step %d", path, self.current_epoch + 1, self.global_step)
         return state
+
+
+def _is_asked_for_users(model: Any) -> bool:
+    """Whether a model is evaluated on what it recommends to users."""
+    return hasattr(model, "recommend") and not hasattr(model, "predict")
 
 
 def metric_name(name: str) -> str:
