@@ -728,8 +728,8 @@ class BaseTrainer:
     def _finish(self, model: nn.Module) -> None:
         """Writes the last weights, then leaves in the model, and in ``best_model.pt``, those that are to be tested."""
         self._checkpoints.save_weights(files.FINAL, model)
-        self.choose_weights(model)
         self._final.update({name: values[-1] for name, values in self.metrics_history.items() if name == "train/loss"})
+        self.choose_weights(model)  # whose metrics are those of their own epoch
         logger.info("Training completed. Model saved to %s", self._checkpoints.path)
 
     def choose_weights(self, model: nn.Module) -> None:
