@@ -31,8 +31,8 @@ class TIGERTrainer(AdvancedTrainer):
     """Validates by generating: beam search over the catalogue after each ``eval_every_epochs`` epochs.
 
     The test adds the perplexity of the held-out items' codes. ``generation_temperature``, ``generation_top_k`` (0: all
-    codes) and ``generation_top_p`` shape what ``generate_samples`` and ``evaluate_diversity`` draw; beam search, by
-    which the model is scored, is not random.
+    codes) and ``generation_top_p`` shape what ``generate_samples``, ``evaluate_diversity`` and, unless it is told
+    otherwise, ``python -m genrec.generate`` draw; beam search, by which the model is scored, is not random.
     """
 
     generation_temperature: Positive = 1.0
