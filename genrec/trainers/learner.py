@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from genrec.contracts import GenrecError, Losses, Plan, SharedPlan
-from genrec.optimizers import build_optimizer, clip_gradients
+from genrec.optimizers import build_optimizer, clip_gradients, scaler_of
 from genrec.schedulers import Schedule
 from genrec.trainers.checkpoints import seed_all, set_rng_state
 from genrec.trainers.divergence import LossWatch
@@ -279,8 +279,8 @@ class Learner(pl.LightningModule):
         norm, value = self.policy.gradient_clip_norm, self.policy.gradient_clip_value
         if norm is None and value is None:
             return
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        scaler = scaler_of(self.trainer.precision_plugin, optimizer)
+        if scaler is not None:
             scaler.unscale_(optimizer)
         clip_gradients(self.parameters(), norm=norm, value=value)
 
