@@ -39,6 +39,7 @@ Keys
   temperature=1.0   above 0; below 1 more certain, above 1 more varied
   top_k=0           draw from this many choices only; 0: from all
   top_p=1.0         draw from the fewest choices that hold this share only; 1: from all
+                    (default of these three: the run's trainer.generation_..., where its trainer has them)
   seed=0            the same seed draws the same samples
   output=FILE       .parquet, .csv or .jsonl: sample, user_id, place, item_id, title, log_prob
   filter_seen=BOOL  leave out what is in the history; default: as the run was evaluated
@@ -51,6 +52,8 @@ ALLOWED_KEYS = (
     *SHARED_KEYS,
 )  # fmt: skip
 
+_UNCHANGED = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+
 
 @dataclass(frozen=True)
 class Request:
@@ -58,9 +61,9 @@ class Request:
 
     run: str = "latest"
     num_samples: int = 8
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    temperature: float | None = None  # None, of these three: as the run's trainer has it
+    top_k: int | None = None
+    top_p: float | None = None
     seed: int = 0
     output: Path | str | None = None
     filter_seen: bool | None = None
@@ -88,9 +91,9 @@ def parse(arguments: Sequence[str]) -> Request:
     request = Request(
         run=given.get("run", "latest"),
         num_samples=_whole("num_samples", given.get("num_samples", "8")),
-        temperature=_number("temperature", given.get("temperature", "1")),
-        top_k=_whole("top_k", given.get("top_k", "0")),
-        top_p=_number("top_p", given.get("top_p", "1")),
+        temperature=_number("temperature", given["temperature"]) if "temperature" in given else None,
+        top_k=_whole("top_k", given["top_k"]) if "top_k" in given else None,
+        top_p=_number("top_p", given["top_p"]) if "top_p" in given else None,
         seed=_whole("seed", given.get("seed", "0")),
         output=output_of(given["output"]) if "output" in given else None,
         filter_seen=_truth("filter_seen", given["filter_seen"]) if "filter_seen" in given else None,
@@ -103,7 +106,7 @@ def parse(arguments: Sequence[str]) -> Request:
 
 def _checked(request: Request) -> Request:
     check_count(request.num_samples)
-    check_sampling(temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
+    check_sampling(**_sampling(request))
     if request.seed < 0:
         raise GenrecError(f"seed={request.seed}: give a whole number of 0 or more.")
     if request.checkpoint not in CHECKPOINTS:
@@ -111,6 +114,13 @@ def _checked(request: Request) -> Request:
     if request.output is not None:
         check_output(request.output)
     return request
+
+
+def _sampling(request: Request, trainer: Any = None) -> dict[str, Any]:
+    """What is asked for, else what the config of a ``trainer`` says, else nothing that changes the model's choice."""
+    given = {name: getattr(request, name) for name in _UNCHANGED}
+    of_run = {name: (trainer or {}).get(f"generation_{name}", value) for name, value in _UNCHANGED.items()}
+    return {name: of_run[name] if value is None else value for name, value in given.items()}
 
 
 def load(folder: Path, checkpoint: str) -> LoadedRun:
@@ -180,7 +190,7 @@ def _blocks(request: Request, world: World, console: Console | None) -> Iterator
     run = load(Path(request.run), request.checkpoint)
     run.model.to(device)
     seen = bool(run.config.filter_seen) if request.filter_seen is None else request.filter_seen
-    options: dict[str, Any] = {name: getattr(request, name) for name in ("seed", "temperature", "top_k", "top_p")}
+    options = {"seed": request.seed, **_sampling(request, getattr(run.config, "trainer", None))}
     world = world.met(torch.device("cpu"))
     with Progress(console=console, transient=True, disable=console is None or not world.leads) as progress:
         bar = progress.add_task("samples", total=request.num_samples)

@@ -11,7 +11,9 @@ from typing import Any
 HIDDEN = "(hidden)"
 _NAMES = r"api_?key|access_?key|private_?key|token|password|passwd|secret|credentials?"
 _SECRET_KEY = re.compile(rf"(^|[._-])({_NAMES})$", re.IGNORECASE)
-_IN_MAPPING = re.compile(rf"((?:^|[\s{{,._-])['\"]?(?:{_NAMES})['\"]?\s*:\s*)([^\s,}}\]]+)", re.IGNORECASE)
+_IN_MAPPING = re.compile(
+    rf"((?:^|[\s{{,._-])['\"]?(?:{_NAMES})['\"]?\s*:\s*)(\"[^\"]*\"|'[^']*'|[^,}}\]\n]+)", re.IGNORECASE
+)
 # user:password of an address; what stands before the @ of Azure is a container
 _IN_ADDRESS = re.compile(r"(?<=://)(?<!abfs://)(?<!abfss://)[^/\s'\"]+(?=@)", re.IGNORECASE)
 _IN_QUERY = re.compile(
@@ -74,6 +76,11 @@ def masked_words(words: Iterable[str]) -> list[str]:
     return shown
 
 
+def masked_text(text: str) -> str:
+    """What somebody wrote, be it a word or a value: without what it sets under secret names."""
+    return _IN_MAPPING.sub(rf"\g<1>{HIDDEN}", masked_words([text])[0])
+
+
 def _is_hidden_option(name: str, value: str) -> bool:
     """Whether a word gives an option of a remote file system that is not known to be plain, or all of them at once."""
     head, found, option = name.rpartition(STORAGE_OPTIONS)
@@ -92,7 +99,7 @@ def scrub(text: str, secrets: Sequence[str] = ()) -> str:
 def secret_values(config: Mapping[str, Any], words: Iterable[str] = ()) -> list[str]:
     """The secrets of a config and of words of a command line, the longest first."""
     pairs = [(name, value) for name, _, value in (word.partition("=") for word in words)]
-    given = [value for name, value in pairs if is_secret(name) or _is_hidden_option(name, value)]
+    given = [value.strip("'\"") for name, value in pairs if is_secret(name) or _is_hidden_option(name, value)]
     found = [*given, *(str(value) for key, value in _leaves(config) if is_secret(key) and value is not None)]
     found += [secret for options in _storage_options(config) for secret in storage_secrets(options)]
     return _longest_first(value for value in found if len(value) >= _SHORTEST)

@@ -319,6 +319,14 @@ def gradient_values(parameters: Iterable[Tensor]) -> list[Tensor]:
     return found
 
 
+def scaler_of(precision: Any, optimizer: Any) -> Any:
+    """What the gradients before a step are still scaled by in mixed precision, None where they are not.
+
+    Lightning leaves them so to optimizers that undo it in their own step, as fused ones do; ``precision`` is its part.
+    """
+    return getattr(precision, "scaler", None) if getattr(optimizer, "_step_supports_amp_scaling", False) else None
+
+
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[Tensor], *, norm: float | None = None, value: float | None = None) -> None:
     """Bounds each entry of the gradients by ``value``, then the norm of them all by ``norm``; sparse ones as well.

@@ -61,6 +61,19 @@ _NUMBERS = dict[str, float | None]
 _STAGES = dict[str, dict[str, float]]
 _NAMED = ("user_id", "group")  # columns of tables that may hold anything
 STATES = (RUNNING, FINISHED, FAILED, PRUNED, KILLED)
+_OWN, _LIGHTNINGS = "genrec.trainers.callbacks.", "pytorch_lightning.callbacks."
+_WATCHING = {
+    *(f"{_OWN}{name}" for name in (
+        "codebook_usage.CodebookUsage", "gradient_norm.GradientNorm", "memory_use.MemoryUse", "profiler.ProfilerWindow",
+        "sample_predictions.SamplePredictions",
+    )),
+    *(f"{_LIGHTNINGS}{name}" for name in (
+        "DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "RichModelSummary", "RichProgressBar",
+        "TQDMProgressBar",
+    )),
+}  # fmt: skip
+# Options of ``conf/callbacks`` that change nothing; each of genrec's own is called after its module, as in a config.
+WATCHING_OPTIONS = {"default", "none", *(name.split(".")[-2] for name in _WATCHING if name.startswith(_OWN))}
 
 
 @dataclass(frozen=True)
@@ -357,3 +370,14 @@ def _read_parquet(path: Path) -> pl.DataFrame | None:
     if words:
         raise GenrecError(f"{path} is not as genrec wrote it: {words[0]} holds no numbers. Delete it and run again.")
     return table
+
+
+def deciding_callbacks(callbacks: Any) -> dict[str, Any]:
+    """Of the node ``callbacks`` of a config those that may change what a run computes: all but such as are known only
+    to watch it."""
+    entries = callbacks.items() if isinstance(callbacks, Mapping) else ()
+    return {
+        str(name): node
+        for name, node in entries
+        if node is not None and not (isinstance(node, Mapping) and str(node.get("_target_")) in _WATCHING)
+    }

@@ -40,6 +40,7 @@ from genrec.records import (
     SAMPLES_FILE,
     USERS_FILE,
     RunRecord,
+    deciding_callbacks,
     read_run,
     run_files,
 )
@@ -81,7 +82,6 @@ _VOLATILE_KEYS = (
     "resume",
     "seeds",
     "logger",
-    "callbacks",
     "progress",
     "data_root",
     "allow_targets",
@@ -192,7 +192,9 @@ def config_key(config: DictConfig) -> str:
     hardware = plain.get("hardware")
     if hardware:
         hardware.update({name: value for name, value in _ONE_PROCESS.items() if name in hardware})
-    return fingerprint({name: value for name, value in plain.items() if name not in _VOLATILE_KEYS})
+    callbacks = deciding_callbacks(plain.pop("callbacks", None))
+    computing = {name: value for name, value in plain.items() if name not in _VOLATILE_KEYS}
+    return fingerprint({**computing, "callbacks": callbacks} if callbacks else computing)
 
 
 def resume_folder(config: DictConfig, key: str) -> Path | None:

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from genrec import generate
@@ -67,6 +68,17 @@ def test_seen_items_follow_the_run_unless_given(
     assert seen() and not seen("filter_seen=true")
     loaded.config.filter_seen = True
     assert not seen() and seen("filter_seen=false")
+
+
+def test_what_is_not_given_is_the_run_s_own(
+    spec: DataSpec, cycle_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = Loaded(cycle_dataset, tiger(spec))
+    plain = printed([], loaded, tmp_path, monkeypatch)
+    loaded.config.trainer = OmegaConf.create({"generation_temperature": 2.0, "generation_top_k": 1})
+    certain = printed([], loaded, tmp_path, monkeypatch)
+    assert certain == printed(["top_k=1", "temperature=2"], Loaded(cycle_dataset, tiger(spec)), tmp_path, monkeypatch)
+    assert plain == printed(["top_k=0", "temperature=1"], loaded, tmp_path, monkeypatch) != certain
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])

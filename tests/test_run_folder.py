@@ -58,7 +58,8 @@ def resume(value: str | None, runs_dir: Path) -> Path | None:
         "progress=false",
         "logger=csv",
         "logger=none",
-        "callbacks=time_limit",
+        "callbacks=profiler",
+        "callbacks=gradient_norm",
     ],
 )
 def test_key_is_blind_to_where_a_run_writes_and_how_it_is_watched(override: str) -> None:
@@ -83,6 +84,8 @@ def test_key_is_blind_to_where_a_run_writes_and_how_it_is_watched(override: str)
         "filter_seen=true",
         "baselines=null",
         "hardware.precision=bf16-mixed",
+        "callbacks=weight_average",
+        "callbacks=time_limit",
     ],
 )
 def test_key_changes_with_what_a_run_computes(override: str) -> None:

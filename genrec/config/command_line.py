@@ -22,6 +22,7 @@ from genrec.config.sweeper_check import (
     unfit_nodes,
 )
 from genrec.contracts import GenrecError
+from genrec.masking import masked_text, masked_words, scrub, secret_values
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -57,7 +58,8 @@ def preflight(argv: Sequence[str]) -> int | None:
     if args.shell_completion:
         return None
     if args.hydra_help and args.overrides:
-        sys.stderr.write(f"--hydra-help stands alone: leave out {' '.join(args.overrides)}.\n{_NEXT}\n")
+        words = " ".join(masked_words(args.overrides))
+        sys.stderr.write(f"--hydra-help stands alone: leave out {words}.\n{_NEXT}\n")
         return 2
     if args.resolve and args.cfg is None:
         sys.stderr.write(f"--resolve says how --cfg shows a config: write --cfg job --resolve.\n{_NEXT}\n")
@@ -71,7 +73,7 @@ def preflight(argv: Sequence[str]) -> int | None:
         return 2
     if not faults:
         return None
-    sys.stderr.write(f"{report(faults)}\n{_NEXT}\n")
+    sys.stderr.write(f"{scrub(report(faults), secret_values({}, args.overrides))}\n{_NEXT}\n")
     return 2
 
 
@@ -276,7 +278,8 @@ def _parse(composer: Composer, overrides: Sequence[str]) -> tuple[list[Override]
 def _syntax_fault(text: str, message: str) -> Fault:
     if "=" not in text:
         return Fault(text, "an override is written key=value (+key=value adds a key, ~key removes one)")
-    reason = message.splitlines()[0].removeprefix("LexerNoViableAltException: ")
+    secret = masked_text(text) != text  # Hydra's reason may hold a piece of it
+    reason = text if secret else message.splitlines()[0].removeprefix("LexerNoViableAltException: ")
     hint = "Quote values with spaces, commas or brackets for the shell as well: 'key=\"a, b\"'."
     detail = f" ({reason})" if reason != text else ""
     return Fault(text, f"this is not an override that can be read{detail}", None, None, hint)
@@ -444,7 +447,8 @@ class Diagnosis:
             except TargetNotFoundError:
                 return None
             if part in signature.parameters or (signature.open and not nearest(part, signature.parameters)):
-                return Fault(place, f"the config does not list it; {signature.name} takes it: write +{item.input_line}")
+                word = masked_text(item.input_line or "")
+                return Fault(place, f"the config does not list it; {signature.name} takes it: write +{word}")
         return None
 
 

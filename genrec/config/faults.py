@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from genrec.masking import HIDDEN, STORAGE_OPTIONS, is_secret, scrub
+from genrec.masking import HIDDEN, STORAGE_OPTIONS, is_secret, masked_text
 
 _LONGEST = 500  # signs of a key or a value that are shown
 
@@ -21,8 +21,9 @@ class Fault:
     allowed: str = ""
 
     def __str__(self) -> str:
-        given = HIDDEN if is_secret(self.key) or STORAGE_OPTIONS in self.key else scrub(str(self.given))
-        head = _short(self.key) if self.given is None else f"{_short(self.key)}={_short(given)}"
+        key = _short(masked_text(self.key))
+        given = HIDDEN if is_secret(self.key) or STORAGE_OPTIONS in self.key else masked_text(str(self.given))
+        head = key if self.given is None else f"{key}={_short(given)}"
         hint = f" Did you mean {self.nearest}?" if self.nearest else ""
         allowed = f" {self.allowed}" if self.allowed else ""
         return f"{head}: {self.problem}.{hint}{allowed}"

@@ -16,12 +16,12 @@ from typing import Any
 
 from genrec.config import conf_dir
 from genrec.contracts import GenrecError
-from genrec.records import FINISHED, RunRecord, SweepRecord
+from genrec.records import FINISHED, WATCHING_OPTIONS, RunRecord, SweepRecord
 from genrec.report.trials import best_run
 
 _PROGRAM = ("python", "-m", "genrec.run")
 _NO_PART_OF_A_RUN = ("resume", "seeds")  # how a sweep is run, not what its runs compute
-_COMPUTE_NOTHING = ("callbacks", "logger", "progress")
+_COMPUTE_NOTHING = ("logger", "progress")
 _OPTIONS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 _PLAIN = re.compile(r"[A-Za-z_/][\w./@%-]*")  # words that Hydra reads as they are
 _MEANS_SOMETHING = re.compile(r"(null|true|false|inf|nan)", re.IGNORECASE)
@@ -87,16 +87,22 @@ def _set_by_sweep(name: str, options: Sequence[str], run: RunRecord, given: set[
     for group, option in _choices(file.get("defaults") or []):
         if group is None:
             return None
-        if not group.startswith("hydra/") and group not in (*given, *_COMPUTE_NOTHING):
-            option = run.run.get("choices", {}).get(group, option)
+        option = run.run.get("choices", {}).get(group, option)
+        if not group.startswith("hydra/") and group not in given and not _only_watches(group, option):
             words.append(f"{group}={_in_hydra(option)}")
     for key in _leaves({name: node for name, node in file.items() if name not in ("defaults", "hydra")}):
-        if key not in given and key.partition(".")[0] not in _COMPUTE_NOTHING:
+        group, _, below = key.partition(".")
+        if key not in given and not _only_watches(group, below.partition(".")[0]):
             found, value = _look_up(run.config, key)
             if not found:
                 return None
             words.append(f"{key}={_in_hydra(value)}")
     return words
+
+
+def _only_watches(group: str, name: Any) -> bool:
+    """Whether an option, or an entry, of a group changes nothing of what a run computes."""
+    return group in _COMPUTE_NOTHING or (group == "callbacks" and str(name) in WATCHING_OPTIONS)
 
 
 def _sweep_file(name: str, options: Sequence[str]) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from genrec.records import (
     RUNNING,
     USERS_FILE,
     RunRecord,
+    deciding_callbacks,
     is_run,
     is_sweep,
     read_run,
@@ -26,7 +27,7 @@ SEED = "seed"
 ABSENT = "-"  # in place of the value of a key that a config does not have
 # What computes nothing, and what the root config repeats for a node.
 _VOLATILE = (
-    "output_dir", "runs_dir", "cache_dir", "resume", "seeds", "logger", "callbacks", "progress", "data_root", "sweep",
+    "output_dir", "runs_dir", "cache_dir", "resume", "seeds", "logger", "progress", "data_root", "sweep",
     "baselines", "data.split", "data.cache_dir", "trainer.k_values", "trainer.filter_seen",
 )  # fmt: skip
 _OF_A_BASELINE = ("model", "data", "split", "filter_seen", "k_values")  # what of the config a baseline depends on
@@ -73,7 +74,7 @@ class Side:
         if self.baseline is not None:
             own = (config.get("baselines") or {}).get(self.baseline)
             config = {**{key: config[key] for key in _OF_A_BASELINE if key in config}, "model": own or {}}
-        flat = {name: value for name, value in flattened(config) if not _is_under(name, _VOLATILE)}
+        flat = _flat(config)
         if len(self.runs) > 1 and SEED in flat:
             flat[SEED] = ", ".join(str(seed) for seed in self.seeds)
         return flat
@@ -132,6 +133,13 @@ def flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{key}", value
 
 
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """With flat names, less what computes nothing."""
+    callbacks = {f"callbacks.{name}": node for name, node in deciding_callbacks(config.get("callbacks")).items()}
+    others = {key: node for key, node in config.items() if key != "callbacks"}
+    return {key: value for key, value in flattened({**others, **callbacks}) if not _is_under(key, _VOLATILE)}
+
+
 def _read(given: str, runs_dir: Path) -> Side:
     place, _, chosen = given.rpartition(":") if ":" in given and not Path(given).exists() else (given, "", "")
     folder = _folder(place, runs_dir)
@@ -180,8 +188,7 @@ def _runs_of_sweep(folder: Path, chosen: str) -> tuple[list[RunRecord], int]:
 
 
 def _differing_settings(runs: Sequence[RunRecord]) -> list[str]:
-    flat = [{k: v for k, v in flattened(run.config) if not _is_under(k, _VOLATILE)} for run in runs]
-    return list(differing(flat))
+    return list(differing([_flat(run.config) for run in runs]))
 
 
 def _check_finished(run: RunRecord) -> None:

@@ -8,12 +8,22 @@ from pathlib import Path
 
 from genrec.artifacts import fingerprint, is_locked
 from genrec.contracts import GenrecError
-from genrec.records import FINISHED, LOCK_FILE, PRUNED, SWEEP_FILE, SweepRecord, read_sweep, sweep_facts
+from genrec.records import (
+    FINISHED,
+    LOCK_FILE,
+    PRUNED,
+    SWEEP_FILE,
+    WATCHING_OPTIONS,
+    SweepRecord,
+    read_sweep,
+    sweep_facts,
+)
 
 log = logging.getLogger("genrec.run")
 
 # What may be said otherwise when a sweep is continued: where and how it is watched, and how long it goes on.
-_MAY_DIFFER = ("hydra.", "resume", "runs_dir", "cache_dir", "logger", "callbacks", "progress", "allow_targets")
+_MAY_DIFFER = ("hydra.", "resume", "runs_dir", "cache_dir", "logger", "progress", "allow_targets")
+_CALLBACKS_THAT_MAY = {f"callbacks={name}" for name in WATCHING_OPTIONS}
 _STAYS = ("hydra.sweeper.",)
 _GRID = "basic"  # the sweeper whose jobs are named by the command line
 _LENGTH = ("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.sweeper.storage")
@@ -29,7 +39,10 @@ def _tells(word: str) -> bool:
     name = word.partition("=")[0].lstrip("+~")
     if name.startswith(_STAYS):
         return name not in _LENGTH
-    return not any(name == known or name.startswith(f"{known.rstrip('.')}.") for known in _MAY_DIFFER) and (
+    if word.lstrip("+") in _CALLBACKS_THAT_MAY:
+        return False
+    differing = (*_MAY_DIFFER, *(f"callbacks.{option}" for option in WATCHING_OPTIONS))
+    return not any(name == known or name.startswith(f"{known.rstrip('.')}.") for known in differing) and (
         not name.startswith("hydra/launcher")
     )
 

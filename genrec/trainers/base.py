@@ -12,10 +12,12 @@ import math
 import re
 import signal
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 
@@ -147,6 +149,11 @@ class BaseTrainer:
             model, batch_size=self.batch_size_for(model), seed=self.context.seed, epoch=self.current_epoch
         )
 
+    def planned_steps(self, view: Any, model: nn.Module, epochs: int) -> int:
+        """The optimizer steps of the first ``epochs`` epochs, of which schedules take their length; it goes with
+        ``train_plan``."""
+        return self.steps_per_epoch * epochs
+
     def train_step(self, model: nn.Module, batch: Any) -> Losses:
         """The loss of one batch; override it for a loss of your own."""
         return self._learner.loss(batch)
@@ -221,6 +228,12 @@ class BaseTrainer:
 
         A run also asks it before data is read, of the model built on a tiny invented shop.
         """
+        if self.max_test_users is not None and not _is_asked_for_users(model):
+            what = "rows" if hasattr(model, "predict") else "items"
+            raise GenrecError(
+                f"trainer.max_test_users={self.max_test_users} is a sample of users, and {type(model).__name__} is "
+                f"tested on {what}, all of them. Leave it null."
+            )
         if self.validates and "@" in self.monitor and not hasattr(model, "recommend"):
             instead = "trainer=ctr" if hasattr(model, "predict") else "trainer=rqvae"
             raise GenrecError(
@@ -310,7 +323,7 @@ class BaseTrainer:
 
     def test(self, model: nn.Module, data: Any, context: RunContext | None = None) -> dict[str, float]:
         """Metrics on the test part, together with what training found out about these weights."""
-        if self.max_test_users is not None:
+        if self.max_test_users is not None and _is_asked_for_users(model):
             logger.info("Tested on a fixed sample of at most %d users (trainer.max_test_users).", self.max_test_users)
         metrics = self._evaluate_now(model, data, TEST, context)
         self._tracker.log_epoch(metrics, self.global_step)
@@ -496,8 +509,9 @@ class BaseTrainer:
         else:
             self.steps_per_epoch = state["steps_per_epoch"]
             self.schedule.load_state_dict(state["schedule"])
-        self.total_steps = min(self.steps_per_epoch * self.max_epochs, self.max_steps or 2**62)
-        self.total_epochs = math.ceil(self.total_steps / max(self.steps_per_epoch, 1))
+        planned = partial(self.planned_steps, view, model)
+        self.total_steps = min(planned(self.max_epochs), self.max_steps or 2**62)
+        self.total_epochs = bisect_left(range(1, self.max_epochs), self.total_steps, key=planned) + 1
         length = self.total_epochs if self.schedule.interval == "epoch" else self.total_steps
         if self.schedule.num_warmup_steps(length) >= length > 1:
             logger.warning(
@@ -714,8 +728,8 @@ class BaseTrainer:
     def _finish(self, model: nn.Module) -> None:
         """Writes the last weights, then leaves in the model, and in ``best_model.pt``, those that are to be tested."""
         self._checkpoints.save_weights(files.FINAL, model)
-        self.choose_weights(model)
         self._final.update({name: values[-1] for name, values in self.metrics_history.items() if name == "train/loss"})
+        self.choose_weights(model)  # whose metrics are those of their own epoch
         logger.info("Training completed. Model saved to %s", self._checkpoints.path)
 
     def choose_weights(self, model: nn.Module) -> None:
@@ -823,6 +837,11 @@ class BaseTrainer:
         self.load_state_dict(state["policy"])
         logger.info("Resuming %s at epoch %d, step %d", path, self.current_epoch + 1, self.global_step)
         return state
+
+
+def _is_asked_for_users(model: Any) -> bool:
+    """Whether a model is evaluated on what it recommends to users."""
+    return hasattr(model, "recommend") and not hasattr(model, "predict")
 
 
 def metric_name(name: str) -> str:

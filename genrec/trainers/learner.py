@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from genrec.contracts import GenrecError, Losses, Plan, SharedPlan
-from genrec.optimizers import build_optimizer, clip_gradients
+from genrec.optimizers import build_optimizer, clip_gradients, scaler_of
 from genrec.schedulers import Schedule
 from genrec.trainers.checkpoints import seed_all, set_rng_state
 from genrec.trainers.divergence import LossWatch
@@ -182,8 +182,19 @@ class Learner(pl.LightningModule):
             optimizer.load_state_dict(divided_state(state, optimizer) if self.divides else state)
             if self.resumed["scaler"]:
                 self.trainer.precision_plugin.load_state_dict(self.resumed["scaler"])
-            for callback in self.policy.extra_callbacks:
-                callback.load_state_dict(self.resumed["callbacks"].get(callback.state_key, {}))
+            self._continue_callbacks(self.resumed["callbacks"])
+
+    def _continue_callbacks(self, states: dict[str, Any]) -> None:
+        callbacks = {callback.state_key: callback for callback in self.policy.extra_callbacks}
+        missing = [key for key, state in states.items() if state and key not in callbacks]
+        if missing:
+            name = missing[0].partition("{")[0]
+            raise GenrecError(
+                f"The run to be continued had the callback {name}, which has left its state, and there is none now. "
+                "Continue it with the same callbacks, or start again without resume."
+            )
+        for key, callback in callbacks.items():
+            callback.load_state_dict(states.get(key, {}))
 
     def on_train_epoch_start(self) -> None:
         self.trained.train()
@@ -269,8 +280,8 @@ class Learner(pl.LightningModule):
         norm, value = self.policy.gradient_clip_norm, self.policy.gradient_clip_value
         if norm is None and value is None:
             return
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        scaler = scaler_of(self.trainer.precision_plugin, optimizer)
+        if scaler is not None:
             scaler.unscale_(optimizer)
         clip_gradients(self.parameters(), norm=norm, value=value)
 

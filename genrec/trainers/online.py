@@ -12,7 +12,9 @@ from torch import nn
 from genrec.annotations import Count
 from genrec.contracts import VAL, GenrecError, Plan
 from genrec.data.sequences import PlansInTurn, SequencePlan, SequencesView
+from genrec.schedulers import Schedule
 from genrec.trainers.base import BaseTrainer
+from genrec.trainers.learner import optimizer_steps
 
 
 @dataclass(kw_only=True)
@@ -32,6 +34,10 @@ class OnlineTrainer(BaseTrainer):
 
     validates: ClassVar[bool] = True
 
+    def _reset(self) -> None:
+        super()._reset()
+        self._steps: list[int] = []  # of optimizers, by slice
+
     def check_model(self, model: Any) -> None:
         if getattr(model, "training_mode", None) not in ("positions", "windows"):
             name = type(model).__name__
@@ -42,6 +48,14 @@ class OnlineTrainer(BaseTrainer):
         log = getattr(self._data, "log", None)
         if self._data is not None and (log is None or log.timestamps is None):
             raise GenrecError("trainer=online needs data with timestamps, given as a data set and not as a view.")
+
+    def check_schedule(self, schedule: Schedule | None) -> None:
+        if schedule is not None and schedule.follows_metric:
+            raise GenrecError(
+                "A plateau schedule waits until a metric no longer improves, and trainer=online measures another slice "
+                "after each epoch. Use another schedule (scheduler=constant or cosine)."
+            )
+        super().check_schedule(schedule)
 
     def known_until(self, view: SequencesView, epoch: int) -> np.ndarray:
         """(U,) how many training items of each user lie in the first ``epoch`` slices."""
@@ -56,13 +70,23 @@ class OnlineTrainer(BaseTrainer):
         return np.bincount(log.users[trained & (log.timestamps <= end)], minlength=log.num_users)
 
     def train_plan(self, view: SequencesView, model: Any) -> Plan:
-        known, new = self.known_until(view, self.current_epoch - 1), self.known_until(view, self.current_epoch)
+        return self._plan_of_slice(view, model, self.current_epoch)
+
+    def planned_steps(self, view: SequencesView, model: Any, epochs: int) -> int:
+        for epoch in range(len(self._steps) + 1, epochs + 1):
+            self._steps.append(
+                optimizer_steps(len(self._plan_of_slice(view, model, epoch)), self.accumulate_grad_batches)
+            )
+        return sum(self._steps[:epochs])
+
+    def _plan_of_slice(self, view: SequencesView, model: Any, epoch: int) -> Plan:
+        known, new = self.known_until(view, epoch - 1), self.known_until(view, epoch)
         part = view.cut(new, new)
         rows = part.training_rows(model).scoring_from(part.train.offsets[:-1] + known)
         # Every pass of every slice is shuffled anew.
-        epochs = [self.current_epoch + 1000 * n for n in range(self.first_passes if self.current_epoch == 1 else 1)]
+        epochs = [epoch + 1000 * n for n in range(self.first_passes if epoch == 1 else 1)]
         options = {"batch_size": self.batch_size_for(model), "seed": self.context.seed}
-        return PlansInTurn([SequencePlan(part.train, rows, epoch=epoch, **options) for epoch in epochs])
+        return PlansInTurn([SequencePlan(part.train, rows, epoch=number, **options) for number in epochs])
 
     def evaluate_epoch(self, model: nn.Module, view: SequencesView) -> dict[str, float]:
         if self.current_epoch < self.max_epochs:
@@ -77,3 +101,10 @@ class OnlineTrainer(BaseTrainer):
     def choose_weights(self, model: nn.Module) -> None:
         super().choose_weights(model)
         self._final.update({name: value for name, value in self._latest.items() if name.startswith(f"{VAL}/")})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "latest": self._latest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._latest = state.get("latest", {})

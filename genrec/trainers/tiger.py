@@ -31,8 +31,8 @@ class TIGERTrainer(AdvancedTrainer):
     """Validates by generating: beam search over the catalogue after each ``eval_every_epochs`` epochs.
 
     The test adds the perplexity of the held-out items' codes. ``generation_temperature``, ``generation_top_k`` (0: all
-    codes) and ``generation_top_p`` shape what ``generate_samples`` and ``evaluate_diversity`` draw; beam search, by
-    which the model is scored, is not random.
+    codes) and ``generation_top_p`` shape what ``generate_samples``, ``evaluate_diversity`` and, unless it is told
+    otherwise, ``python -m genrec.generate`` draw; beam search, by which the model is scored, is not random.
     """
 
     generation_temperature: Positive = 1.0
@@ -51,7 +51,7 @@ class TIGERTrainer(AdvancedTrainer):
         """Ranking metrics and, for the test of a model that knows the probability of an item, the perplexity."""
         metrics = super().evaluate(model, view, part, progress=progress)
         if part == TEST and metrics and hasattr(model, "log_prob") and hasattr(model, "num_levels"):
-            metrics[f"{part}/perplexity"] = self.evaluate_perplexity(model, view, part)
+            metrics[f"{part}/perplexity"] = self.evaluate_perplexity(model, view, part, max_users=self.max_test_users)
         return metrics
 
     def evaluate_generation(
@@ -72,9 +72,9 @@ class TIGERTrainer(AdvancedTrainer):
         )
         return {name.removeprefix(f"{part}/"): value for name, value in metrics.items()}
 
-    def evaluate_perplexity(self, model: Any, data: Any, part: str = TEST) -> float:
+    def evaluate_perplexity(self, model: Any, data: Any, part: str = TEST, *, max_users: int | None = None) -> float:
         """exp of the mean nats per code of all held-out items of ``part``, each given its user's history and the true
-        codes before it (teacher forcing)."""
+        codes before it (teacher forcing); ``max_users``: those of a fixed sample of users."""
         if not hasattr(model, "log_prob") or not hasattr(model, "num_levels"):
             raise GenrecError(
                 f"Perplexity needs the probability of an item's codes, and {type(model).__name__} has no log_prob. "
@@ -83,7 +83,7 @@ class TIGERTrainer(AdvancedTrainer):
         total, count = 0.0, 0
         world = self.hardware.world
         with evaluating(model):
-            for batch, targets in self._eval_batches(model, data, part, max_users=None, world=world):
+            for batch, targets in self._eval_batches(model, data, part, max_users=max_users, world=world):
                 for some in targets.split(_TARGETS_AT_ONCE, dim=1):
                     log_probs = model.log_prob(batch, some.clamp(min=0)).double()
                     total += float(log_probs[some != IGNORE].sum())

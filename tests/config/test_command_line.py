@@ -21,6 +21,30 @@ def answer(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return captured.err
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["+logger.wandb.api_key=sk-5ec2e7"],
+        ["+logger.wandb.api_key='sk-5ec2e7'"],
+        ["logger=wandb", "logger.wandb.api_key=sk-5ec2e7,b"],
+        ["logger.wandb={api_key:sk-5ec2e7}"],
+        ["+loger={wandb:{api_key: 'sk-5ec2e7 and more'}}"],
+        ["+model.extra=[{token:sk-5ec2e7}]"],
+        ["logger=wandb", "logger.wandb.password=sk-5ec2e7[b"],
+        ["logger=wandb", "logger.wandb.password=[sk-5ec2e7"],
+        ["api_key:sk-5ec2e7"],
+        ["seed=x", "logger.password=sk-5ec2e7"],
+        ["seed.api_key=sk-5ec2e7"],
+        ["logger.tensorboard.token=sk-5ec2e7"],
+        ["--hydra-help", "api_key=sk-5ec2e7"],
+    ],
+    ids=str,
+)
+def test_a_secret_in_what_is_refused_is_hidden(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    said = answer(capsys, *argv)
+    assert "5ec2e7" not in said and "and more" not in said and "(hidden)" in said
+
+
 def test_config_of_several_runs_is_refused_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--multirun and --cfg" in answer(capsys, "-m", "seed=1,2", "--cfg", "job")
 

@@ -80,6 +80,13 @@ def test_what_the_file_of_a_sweep_sets_besides_its_search_is_spelled_out(tmp_pat
     assert config_key(compose_config(words[2:], tmp_path / "mine")) == key
 
 
+def test_callbacks_of_the_file_that_change_results_are_spelled_out(tmp_path):
+    write_text(tmp_path / "mine" / "sweep" / "own.yaml", SWEEP.replace("callbacks: none", "callbacks: weight_average"))
+    fake_sweep(tmp_path / "sweep", command=["-m", "--config-dir", str(tmp_path / "mine"), "sweep=own"])
+    composed_job(tmp_path / "sweep" / "0", ["sweep=own", "optimizer.lr=1e-3"], 0.5, tmp_path / "mine")
+    assert "callbacks=weight_average" in overrides_of(best_command(read_sweep(tmp_path / "sweep")))
+
+
 def test_a_sweep_whose_file_is_gone_or_unclear_is_kept_without_its_search(tmp_path):
     write_text(tmp_path / "mine" / "sweep" / "own.yaml", SWEEP.replace("override /scheduler", "/scheduler@spare"))
     options = ["--config-dir", str(tmp_path / "mine")]

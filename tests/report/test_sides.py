@@ -48,6 +48,18 @@ class TestReadSides:
         )  # fmt: skip
         assert [side.name for side in read_sides([str(a), str(b)])] == ["tiger lr=0.1", "tiger lr=0.2"]
 
+    def test_callbacks_are_settings_unless_they_only_watch(self, tmp_path: Path) -> None:
+        nodes = {
+            "weight_average": {"_target_": "genrec.trainers.callbacks.weight_average.WeightAverage", "decay": 0.9},
+            "profiler": {"_target_": "genrec.trainers.callbacks.profiler.ProfilerWindow", "rows": 3},
+        }
+        paths = [
+            make_user_run(tmp_path / name, RECALL, config={"callbacks": {name: node}}) for name, node in nodes.items()
+        ]
+        average, profiler = read_sides([str(path) for path in paths])
+        assert average.settings["callbacks.weight_average.decay"] == 0.9
+        assert not any(name.startswith("callbacks") for name in profiler.settings)
+
     def test_names_are_never_the_same(self, tmp_path: Path) -> None:
         a, b = (make_user_run(tmp_path / name, RECALL) for name in ("a", "b"))
         assert [side.name for side in read_sides([str(a), str(b)])] == ["tiger a", "tiger b"]

@@ -30,6 +30,9 @@ def make_sweep(folder: Path, words: list[str] = WORDS, **facts: Any) -> Path:
         "hydra.sweep.dir=x",
         "progress=false",
         "logger=none",
+        "callbacks=profiler",
+        "callbacks=none",
+        "+callbacks.gradient_norm.every_steps=9",
         "hydra.sweeper.n_trials=90",
         "hydra.sweeper.n_jobs=2",
         "hydra/launcher=joblib",
@@ -40,7 +43,19 @@ def test_how_it_is_watched_and_how_long_it_goes_on_is_no_part_of_the_key(word: s
     assert sweep_key([*WORDS, word]) == sweep_key(WORDS)
 
 
-@pytest.mark.parametrize("word", ["seed=3", "hydra.sweeper.sampler=random", "runs=2", "trainer=advanced"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "seed=3",
+        "hydra.sweeper.sampler=random",
+        "runs=2",
+        "trainer=advanced",
+        "callbacks=weight_average",
+        "callbacks=none,profiler",
+        "callbacks.weight_average.decay=0.9",
+        "+callbacks.mine={_target_:mine.Callback}",
+    ],
+)
 def test_what_is_searched_is_part_of_the_key(word: str) -> None:
     assert sweep_key([*WORDS, word]) != sweep_key(WORDS)
 

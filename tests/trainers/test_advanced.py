@@ -169,6 +169,13 @@ def test_validation_every_other_epoch_and_in_the_last(tmp_path: Path) -> None:
     assert len(result.history["train/loss"]) == 3
 
 
+def test_the_loss_that_is_told_is_that_of_the_weights_that_are_kept(tmp_path: Path) -> None:
+    trainer = scripted([0.1, 0.9, 0.2, 0.3])
+    result = trainer.fit(toy_model(), toy_view(), toy_context(tmp_path))
+    losses = result.history["train/loss"]
+    assert trainer.chosen_metrics["train/loss"] == losses[1] != losses[-1]
+
+
 def test_without_validation_users_the_last_weights_are_kept(tmp_path: Path) -> None:
     view = toy_view()
     nothing = Ragged.from_lengths(view.val.values[:0], view.val.lengths * 0)

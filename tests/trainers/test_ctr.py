@@ -94,6 +94,15 @@ def test_models_without_predictions_are_refused(tmp_path):
         CTRTrainer().fit(model, PlantedView(), context(tmp_path))
 
 
+def test_a_sample_of_users_is_refused_where_rows_are_tested(tmp_path, caplog):
+    view, run = PlantedView(), CTRTrainer(max_test_users=5)
+    with pytest.raises(GenrecError, match=r"max_test_users=5 is a sample of users, and DeepFM is tested on rows, all"):
+        run.fit(model_of(view), view, context(tmp_path))
+    caplog.set_level("INFO", "genrec.trainers")
+    run.test(model_of(view), view, context(tmp_path))
+    assert "fixed sample" not in caplog.text
+
+
 def test_a_metric_that_is_not_measured_is_told_before_training(tmp_path):
     view = PlantedView(("rating",))
     with pytest.raises(GenrecError, match=r"monitor=val/auc: that is not measured of rating.*val/rmse"):

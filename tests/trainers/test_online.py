@@ -2,33 +2,22 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from trainer_toys import NUM_ITEMS, toy_context, toy_model, toy_view
+from trainer_toys import NUM_ITEMS, timed_dataset, toy_context, toy_model, toy_view
 
 from genrec.contracts import IGNORE, GenrecError
 from genrec.data.interactions import InteractionLog
-from genrec.data.sequences import SequencesView
+from genrec.schedulers import Plateau
 from genrec.trainers import OnlineTrainer
-
-
-def _dataset(view: SequencesView, times: np.ndarray | None = None) -> Any:
-    """The view with a log: by default all users' n-th interactions happen at time n."""
-    whole = view.history("all")
-    places = np.arange(len(whole.values)) - whole.offsets[:-1][whole.row_of_value]
-    users, raw = whole.row_of_value, np.arange(view.num_users)
-    stamps = places if times is None else times
-    log = InteractionLog(users, whole.values, raw, np.arange(NUM_ITEMS), timestamps=stamps.astype(np.int64))
-    return SimpleNamespace(log=log, view=lambda name: view, titles=None)
 
 
 def test_slices_are_cut_by_time_and_never_hold_what_is_held_out(tmp_path: Path) -> None:
     view, trainer = toy_view(), OnlineTrainer(max_epochs=4, first_share=0.4, first_passes=1, batch_size=64)
-    trainer.fit(toy_model(), _dataset(view), toy_context(tmp_path))
+    trainer.fit(toy_model(), timed_dataset(view), toy_context(tmp_path))
     known = [trainer.known_until(view, epoch) for epoch in range(5)]
     assert (known[0] == 0).all() and (known[4] == view.train.lengths).all()
     for earlier, later in pairwise(known):
@@ -50,7 +39,7 @@ def _stands_at(row: np.ndarray, stop: int, items: torch.Tensor, targets: torch.T
 def test_every_training_target_is_learned_once_in_the_order_of_time(tmp_path: Path) -> None:
     view, model = toy_view(), toy_model()
     trainer = OnlineTrainer(max_epochs=3, first_passes=1, batch_size=64)
-    trainer.fit(model, _dataset(view), toy_context(tmp_path))
+    trainer.fit(model, timed_dataset(view), toy_context(tmp_path))
     learned = np.zeros(len(view.train.values), dtype=int)
     for epoch in (1, 2, 3):
         trainer.current_epoch = epoch
@@ -82,7 +71,7 @@ def test_a_slice_is_judged_before_it_is_learned(tmp_path: Path) -> None:
             return super().evaluate(model, view, part, progress=progress)
 
     view, trainer = toy_view(), Watching(max_epochs=3, batch_size=64)
-    result = trainer.fit(toy_model(), _dataset(view), toy_context(tmp_path))
+    result = trainer.fit(toy_model(), timed_dataset(view), toy_context(tmp_path))
     assert len(result.history["val/recall@10"]) == 3
     known = [trainer.known_until(view, epoch) for epoch in (1, 2, 3)]
     for (past, future), now, later in zip(seen[:2], known, known[1:], strict=False):
@@ -94,7 +83,7 @@ def test_a_slice_is_judged_before_it_is_learned(tmp_path: Path) -> None:
 def test_the_first_slice_is_passed_through_several_times(tmp_path: Path) -> None:
     view, model = toy_view(), toy_model()
     trainer = OnlineTrainer(max_epochs=2, first_passes=3, batch_size=64)
-    trainer.fit(model, _dataset(view), toy_context(tmp_path))
+    trainer.fit(model, timed_dataset(view), toy_context(tmp_path))
     trainer.current_epoch = 1
     plan: Any = trainer.train_plan(view, model)
     counts = [sum(int((part[i].targets != IGNORE).sum()) for i in range(len(part))) for part in plan.plans]
@@ -110,7 +99,9 @@ def test_what_does_not_fit_is_refused() -> None:
         OnlineTrainer(first_share=1.0)
     with pytest.raises(GenrecError, match="needs data with timestamps, given as a data set and not as a view"):
         OnlineTrainer().fit(toy_model(), toy_view(), toy_context(Path("unused")))
-    timeless = _dataset(toy_view())
+    with pytest.raises(GenrecError, match="trainer=online measures another slice after each epoch"):
+        OnlineTrainer().fit(toy_model(), timed_dataset(toy_view()), toy_context(Path("unused"), scheduler=Plateau()))
+    timeless = timed_dataset(toy_view())
     timeless.log = InteractionLog(timeless.log.users, timeless.log.items, timeless.log.user_ids, timeless.log.item_ids)
     with pytest.raises(GenrecError, match="needs data with timestamps"):
         OnlineTrainer().fit(toy_model(), timeless, toy_context(Path("unused")))

@@ -14,15 +14,17 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
-from trainer_toys import ToyModel, same_files, toy_context, toy_model, toy_view
+from trainer_toys import ToyModel, same_files, timed_dataset, toy_context, toy_model, toy_view
 
 from genrec.artifacts import write_json
 from genrec.config import conf_dir, instantiate
 from genrec.contracts import GenrecError, RunContext
-from genrec.schedulers import Schedule
+from genrec.schedulers import Cosine, Linear, Schedule
 from genrec.trainers.advanced import AdvancedTrainer
+from genrec.trainers.base import create_trainer
 from genrec.trainers.hardware import Hardware
 from genrec.trainers.learner import Learner
+from genrec.trainers.online import OnlineTrainer
 
 OPTIMIZERS = sorted(path.stem for path in (conf_dir() / "optimizer").glob("*.yaml"))
 SCHEDULERS = sorted(path.stem for path in (conf_dir() / "scheduler").glob("*.yaml"))
@@ -146,6 +148,32 @@ def test_a_run_follows_its_schedule_by_step_or_by_epoch(name: str, interval: str
         assert epoch == step // per_epoch + 1
         expected = schedule.factor(epoch - 1, 4) if interval == "epoch" else schedule.factor(step, 4 * per_epoch)
         assert factor == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 3}, {"max_steps": 7}], ids=str)
+@pytest.mark.parametrize("kind", ["simple", "advanced", "curriculum", "apr", "online"])
+def test_the_last_step_of_a_run_is_that_of_its_schedule(kind: str, options: dict[str, int], tmp_path: Path) -> None:
+    trainer = create_trainer(kind, max_epochs=3, batch_size=64, k_values=[10], **options)
+    rates, schedule = Rates(), Linear(min_lr_ratio=0.0)
+    context = toy_context(tmp_path, scheduler=schedule, callbacks=[rates], hardware=Hardware(accelerator="cpu"))
+    trainer.fit(toy_model(), timed_dataset(toy_view(40)), context)
+    factors = [factor for _, factor in rates.seen]
+    assert trainer.global_step == trainer.total_steps > 5
+    assert factors[-1] == pytest.approx(1 / trainer.total_steps) and len(set(factors)) == trainer.total_steps
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_slices_of_unlike_length_are_counted_after_a_resume_as_well(interval: Any, tmp_path: Path) -> None:
+    data, schedule = timed_dataset(toy_view(40)), Cosine(interval=interval)
+    context = toy_context(tmp_path, scheduler=schedule, hardware=Hardware(accelerator="cpu"))
+    options: dict[str, Any] = {"max_epochs": 4, "batch_size": 16, "checkpoint_every_steps": 2}
+    with pytest.raises(Killed):
+        OnlineTrainer(**options).fit(toy_model(), data, replace(context, callbacks=[KilledAt(15)]))
+    trainer, rates = OnlineTrainer(**options), Rates()
+    trainer.fit(toy_model(), data, replace(context, resume=True, callbacks=[rates]))
+    assert trainer.global_step == trainer.total_steps == 14 + len(rates.seen) and trainer.total_epochs == 4
+    length = 4 if interval == "epoch" else trainer.total_steps
+    assert rates.seen[-1][1] == pytest.approx(schedule.factor(length - 1, length))
 
 
 def test_max_steps_shortens_the_epochs_that_a_schedule_counts(view: Any, tmp_path: Path) -> None:

@@ -12,10 +12,19 @@ from typing import Any
 
 import pytest
 import torch
-from trainer_toys import resumable_run, same_files, slow_resumable_run, toy_context, toy_model, toy_view
+from trainer_toys import (
+    resumable_run,
+    same_files,
+    slow_resumable_run,
+    timed_dataset,
+    toy_context,
+    toy_model,
+    toy_view,
+)
 
 from genrec.contracts import GenrecError
 from genrec.trainers.advanced import AdvancedTrainer
+from genrec.trainers.base import create_trainer
 from genrec.trainers.checkpoints import BEST, FINAL, read_checkpoint
 from genrec.trainers.simple import SimpleTrainer
 
@@ -140,16 +149,18 @@ def test_resuming_within_an_epoch_redoes_nothing_before_the_checkpoint(tmp_path:
     assert steps["count"] - 1000 == trainer.steps_per_epoch - 20
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path: Path, monkeypatch: Any) -> None:
-    first = AdvancedTrainer(max_epochs=2, batch_size=64)
-    model = toy_model()
-    result = first.fit(model, toy_view(), toy_context(tmp_path))
-    monkeypatch.setattr(AdvancedTrainer, "train_step", lambda *args: pytest.fail("trained again"))
+@pytest.mark.parametrize("kind", ["simple", "advanced", "curriculum", "online"])
+def test_a_finished_run_is_not_trained_again(kind: str, tmp_path: Path, monkeypatch: Any) -> None:
+    first, again = (create_trainer(kind, max_epochs=2, batch_size=64) for _ in range(2))
+    model, data = toy_model(), timed_dataset(toy_view())
+    result = first.fit(model, data, toy_context(tmp_path))
+    monkeypatch.setattr(type(first), "train_step", lambda *args: pytest.fail("trained again"))
     other = toy_model(seed=5)
-    again = AdvancedTrainer(max_epochs=2, batch_size=64)
-    assert again.fit(other, toy_view(), toy_context(tmp_path, resume=True)) == result
+    assert again.fit(other, data, toy_context(tmp_path, resume=True)) == result
     assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
-    assert first.test(model, toy_view()) == again.test(other, toy_view())
+    metrics = first.test(model, data)
+    assert again.test(other, data) == metrics
+    assert ("val/recall@10" in metrics) == (kind != "simple")
 
 
 def test_checkpoints_are_plain_values_and_load_with_weights_only(untouched: Path) -> None:

@@ -187,6 +187,8 @@ def test_the_dataloaders_divide_the_items(tmp_path: Path) -> None:
 def test_a_model_of_another_kind_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(GenrecError, match="trainer=rqvae trains models that code item vectors"):
         trainer().fit(toy_model(), toy_view(), toy_context(tmp_path))
+    with pytest.raises(GenrecError, match=r"a sample of users, and RQVAE is tested on items, all of them"):
+        trainer(max_test_users=5).fit(rqvae(), ItemsView(VECTORS), toy_context(tmp_path))
     with pytest.raises(GenrecError, match=r"val/recall@10 scores recommendations, and RQVAE makes none"):
         AdvancedTrainer().fit(rqvae(), ItemsView(VECTORS), toy_context(tmp_path))
     with pytest.raises(GenrecError, match="trainer=tiger scores recommendations, and RQVAE makes none"):

@@ -100,6 +100,14 @@ def test_the_test_of_a_run_reports_perplexity(tmp_path: Path) -> None:
     assert run.test(model, view)["test/perplexity"] == run.evaluate_perplexity(model, view)
 
 
+def test_the_test_on_a_sample_of_users_reports_their_perplexity(tmp_path: Path) -> None:
+    model, view = tiger().eval(), toy_view(num_users=40)
+    run = trainer(tmp_path, max_test_users=7)
+    found = run.evaluate(model, view, TEST)["test/perplexity"]
+    sample = run.evaluate_perplexity(model, view, TEST, max_users=7)
+    assert found == sample != run.evaluate_perplexity(model, view, TEST)
+
+
 def test_perplexity_needs_probabilities_and_targets(tmp_path: Path) -> None:
     with pytest.raises(GenrecError, match="ToyModel has no log_prob"):
         trainer(tmp_path).evaluate_perplexity(toy_model(), toy_view())

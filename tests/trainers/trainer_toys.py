@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from genrec.artifacts import write_json
 from genrec.contracts import IGNORE, HistoryBatch, Losses, Recommendations, RunContext, SequenceBatch, Task
+from genrec.data.interactions import InteractionLog
 from genrec.data.ragged import Ragged
 from genrec.data.sequences import SequencesView
 from genrec.trainers.advanced import AdvancedTrainer
@@ -63,6 +65,15 @@ def toy_view(num_users: int = 120, num_items: int = NUM_ITEMS, seed: int = 0) ->
     val = Ragged.from_rows([row[-2]] for row in rows)
     test = Ragged.from_rows([row[-1]] for row in rows)
     return SequencesView(train, val, test, num_items)
+
+
+def timed_dataset(view: SequencesView) -> Any:
+    """The view with a log: all users' n-th interactions happen at time n."""
+    whole = view.history("all")
+    places = np.arange(len(whole.values)) - whole.offsets[:-1][whole.row_of_value]
+    users, raw = whole.row_of_value, np.arange(view.num_users)
+    log = InteractionLog(users, whole.values, raw, np.arange(view.num_items), timestamps=places.astype(np.int64))
+    return SimpleNamespace(log=log, view=lambda name: view, titles=None)
 
 
 def toy_model(seed: int = 0, **options: Any) -> ToyModel:

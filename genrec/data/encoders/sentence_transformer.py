@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genrec.artifacts import file_fingerprint, fingerprint
 from genrec.contracts import GenrecError
 from genrec.data.encoders import checked_vectors, require_texts
 from genrec.data.encoders.file import FileEncoder
@@ -66,9 +68,16 @@ class SentenceTransformerEncoder:
         )
 
     def content_key(self, dataset: Dataset) -> str:
-        """Changes with the content of the prepared file, and when it comes or goes."""
-        prepared = self._prepared(dataset)
-        return "" if prepared is None else prepared.content_key(dataset)
+        """Changes with the content of the prepared file, and when it comes or goes; else with the files of a local
+        model."""
+        prepared, folder = self._prepared(dataset), Path(self.model_name)
+        if prepared is not None:
+            return prepared.content_key(dataset)
+        if not folder.is_dir():
+            return ""
+        names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+        seen = sorted(name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts))
+        return fingerprint({name: file_fingerprint(folder / name) for name in seen})
 
     def _prepared(self, dataset: Dataset) -> FileEncoder | None:
         encoder = None if self.precomputed is None else FileEncoder(path=self.precomputed)

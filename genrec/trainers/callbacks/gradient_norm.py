@@ -7,7 +7,7 @@ import torch
 from torch.optim import Optimizer
 
 from genrec.contracts import GenrecError
-from genrec.optimizers import gradient_values
+from genrec.optimizers import gradient_values, scaler_of
 from genrec.trainers.division import full
 
 
@@ -27,5 +27,8 @@ class GradientNorm(pl.Callback):
         if step % self.every_steps or not (trainer.loggers or together):
             return
         norm = float(full(torch.nn.utils.get_total_norm(gradient_values(pl_module.parameters()))))
+        scaler = scaler_of(trainer.precision_plugin, optimizer)
+        if scaler is not None:
+            norm /= scaler.get_scale()
         for logger in trainer.loggers:
             logger.log_metrics({"train/gradient_norm": norm}, step)

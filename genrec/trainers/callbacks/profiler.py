@@ -35,6 +35,10 @@ class ProfilerWindow(pl.Callback):
         self._seen = 0
         self._profiler: Any = None
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if pl_module.resumed is None:  # a run begins
+            self._seen = 0
+
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self._seen == self.skip_batches and pl_module.world.leads:
             activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (pl_module.device.type == "cuda")

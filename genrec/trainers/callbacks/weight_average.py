@@ -25,9 +25,15 @@ class WeightAverage(pl.Callback):
         if not 0.0 <= decay < 1.0:
             raise GenrecError(f"decay={decay}: give a share of at least 0 and below 1, for example 0.999.")
         self.decay = decay
+        self._forget()
+
+    def _forget(self) -> None:
         self.average: list[Tensor] = []
         self.trained: list[Tensor] = []  # the weights themselves, while the average stands in for them
         self._step = 0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._forget()  # an earlier model; what is continued is loaded after this
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         weights = _weights(pl_module)

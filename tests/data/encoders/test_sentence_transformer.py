@@ -66,3 +66,19 @@ def test_vectors_that_are_there_already_are_read(dataset: Any, tmp_path: Path) -
     key = encoder.content_key(dataset)
     np.save(tmp_path / "vectors.npy", np.full((dataset.num_items, 3), 0.25, dtype=np.float16))
     assert "" != key != encoder.content_key(dataset)
+
+
+def test_cached_vectors_do_not_outlive_the_weights_of_a_local_model(dataset: Any, tmp_path: Path) -> None:
+    encoder = SentenceTransformerEncoder(model_name=str(tmp_path))
+    (tmp_path / "1_Pooling").mkdir()
+    keys = [encoder.content_key(dataset)]
+    for name, weights in (("model.safetensors", b"one"), ("model.safetensors", b"two"), ("1_Pooling/a.json", b"two")):
+        (tmp_path / name).write_bytes(weights)
+        keys.append(encoder.content_key(dataset))
+    (tmp_path / "model.safetensors").rename(tmp_path / "model.bin")
+    keys.append(encoder.content_key(dataset))
+    assert len(set(keys)) == 5
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "index").write_bytes(b"of no model")
+    assert encoder.content_key(dataset) == keys[-1]
+    assert SentenceTransformerEncoder(model_name="on/the_hub").content_key(dataset) == ""

@@ -71,6 +71,8 @@ def test_min_rating_and_k_core(tmp_path):
     assert (len(data.log), data.report.counts["rows_below_min_rating"]) == (4, 2)
     data = MovieLensSource(path=str(tmp_path), k_core=2).load()
     assert len(data.log) == 6
+    table = data.log.item_table  # "no genres" is no genre that would tie items to each other
+    assert table is not None and set(table["genres"].to_list()) <= {"Comedy|Romance", "War", None}
 
 
 def test_unknown_version_and_missing_folder(tmp_path):

@@ -80,6 +80,18 @@ def test_a_window_that_training_does_not_fill_is_written_all_the_same(tmp_path: 
     assert (tmp_path / "profile/operators.txt").exists()
 
 
+def test_every_run_has_its_profile_once(tmp_path: Path) -> None:
+    window = ProfilerWindow(skip_batches=0, num_batches=1)
+    for name in ("a", "b"):
+        _fit(tmp_path / name, window, max_epochs=1)
+        assert (tmp_path / name / "profile/operators.txt").exists()
+    trainer = AdvancedTrainer(max_epochs=2, batch_size=64, k_values=[10])
+    trainer.train_epoch(toy_model(), toy_view(), toy_context(tmp_path / "c", callbacks=[window]))
+    (tmp_path / "c/profile/operators.txt").unlink()
+    trainer.train_epoch()
+    assert not (tmp_path / "c/profile/operators.txt").exists()
+
+
 def test_codebooks_are_watched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     vectors = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
     spec, noted = DataSpec(num_users=1, num_items=60, item_vectors=vectors), Noted()

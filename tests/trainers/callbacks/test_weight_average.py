@@ -82,6 +82,34 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, steps: int, monkey
     same_files(tmp_path / "whole", tmp_path / "killed", [BEST, FINAL])
 
 
+def test_a_second_model_gets_nothing_of_the_first(tmp_path: Path) -> None:
+    used, view = WeightAverage(decay=0.9), toy_view()
+    models = [toy_model(seed) for seed in (1, 2, 2)]
+    for model, average in zip(models, (used, used, WeightAverage(decay=0.9)), strict=True):
+        SimpleTrainer(max_epochs=1, batch_size=64).fit(model, view, toy_context(tmp_path, callbacks=[average]))
+    assert torch.equal(models[1].items.weight, models[2].items.weight)
+
+
+def test_epoch_by_epoch_it_is_the_same(tmp_path: Path) -> None:
+    context = toy_context(tmp_path, callbacks=[WeightAverage(decay=0.9)])
+    models, trainer = [toy_model(), toy_model()], SimpleTrainer(max_epochs=3, batch_size=64)
+    trainer.fit(models[0], toy_view(), context)
+    trainer.train_epoch(models[1], toy_view(), context)
+    while not trainer.finished:
+        trainer.train_epoch()
+    trainer.finish()
+    assert torch.equal(models[0].items.weight, models[1].items.weight)
+
+
+def test_a_run_is_not_continued_without_it(tmp_path: Path) -> None:
+    trainer = SimpleTrainer(max_epochs=2, max_steps=4, batch_size=64, checkpoint_every_steps=3)
+    trainer.fit(toy_model(), toy_view(), toy_context(tmp_path, callbacks=[WeightAverage()]))
+    longer = SimpleTrainer(max_epochs=2, batch_size=64)
+    with pytest.raises(GenrecError, match=r"had the callback WeightAverage, .* the same callbacks, or start again"):
+        longer.fit(toy_model(), toy_view(), toy_context(tmp_path, resume=True))
+    longer.fit(toy_model(), toy_view(), toy_context(tmp_path, resume=True, callbacks=[WeightAverage()]))
+
+
 def test_a_share_of_one_is_refused() -> None:
     with pytest.raises(GenrecError, match=r"decay=1\.0"):
         WeightAverage(decay=1.0)
