@@ -280,7 +280,7 @@ def search_goals(config: DictConfig) -> list[list[str]]:
 
 def watched_direction(config: DictConfig) -> str:
     """What is better of the metric that a run monitors."""
-    from genrec.trainers.advanced import metric_mode
+    from genrec.directions import metric_mode
 
     mode = config.trainer.get("mode", "auto")
     return metric_mode(str(config.get("monitor") or config.trainer.get("monitor"))) if mode == "auto" else mode
