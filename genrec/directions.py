@@ -14,7 +14,7 @@ _SMALLER_IS_BETTER = re.compile(
     r"|^((train|val|test)/)?(negative_log_likelihood|kl|reconstruction|quantization|regularisation|l2|ranking|contrast"
     r"|clean|adversarial)$"  # of which losses are made
 )
-_RATIO = re.compile(r"(^|/)calibration$")
+_RATIO = re.compile(r"(^|/|^(train|val)_)calibration$")
 
 
 def metric_mode(name: str) -> str:

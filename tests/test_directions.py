@@ -17,7 +17,7 @@ SMALLER = (
     *("train/loss_level_0", "train/reconstruction", "val/reconstruction", "train/quantization", "train/kl", "val/kl"),
     *("train/negative_log_likelihood", "train/regularisation", "train/l2", "train/ranking", "train/contrast"),
     *("train/clean", "train/adversarial", "test/mse", "test/rmse", "test/sse_per_sample"),
-    *("seconds/total", "resources/parameters", "peak/train"),
+    *("seconds/total", "resources/parameters", "peak/fit"),
     *("tokenizer/reconstruction_error", "tokenizer/num_colliding_items", "all/largest_collision_group"),
 )
 LARGER = (
