@@ -98,9 +98,9 @@ class ESMM(RowModel):
 def joint_loss(click: Tensor, conversion: Tensor, labels: Tensor, share: Tensor | None = None) -> Tensor:
     """The mean cross-entropy of the product of two probabilities given as logits (B,), over labels (B,) not NaN.
 
-    ``share`` is as in ``mean_of_known``.
-    With a and b the logits, log p = log sigmoid(a) + log sigmoid(b), and 1 - p = (1 - sigmoid(a)) + sigmoid(a)
-    (1 - sigmoid(b)) is summed in logs as well: nothing cancels and no logarithm of 0 is taken.
+    ``share`` is as in ``mean_of_known``. With a and b the logits, log p = log sigmoid(a) + log sigmoid(b), and
+    1 - p = (1 - sigmoid(a)) + sigmoid(a) (1 - sigmoid(b)) is summed in logs as well: nothing cancels and no logarithm
+    of 0 is taken.
     """
     with torch.autocast(click.device.type, enabled=False):
         click, conversion = click.float(), conversion.float()
