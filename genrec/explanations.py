@@ -1,8 +1,9 @@
 """Why a graph model recommends an item: the neighbours whose messages made the score, and what ties them to the item.
 
 The final vector of a user is the user's own embedding plus one vector for every neighbour that sent messages, so the
-score of an item is a sum over these: nothing is estimated. The ties are the nodes that stand beside a neighbour and
-beside the item, weighed by the product of the attention that both pay to them.
+score of an item is a sum over these, in the measure in which the loss compares vectors: nothing is estimated. The ties
+are the nodes that stand beside a neighbour and beside the item, weighed by the product of the attention that both pay
+to them.
 
 U users, N items, D width, n neighbours.
 """
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genrec.contracts import GenrecError
+from genrec.contracts import GenrecError, HistoryBatch
 from genrec.graph import ITEM, USER, EdgeType, TypedGraph
 from genrec.models.user_item import Messages
 from genrec.nn.serving import evaluating
@@ -30,6 +31,8 @@ class Explainable(Protocol):
     graph: TypedGraph
 
     def vectors(self) -> tuple[Tensor, Tensor]: ...
+    def encode_users(self, batch: HistoryBatch) -> Tensor: ...
+    def encode_items(self) -> Tensor: ...
     def messages_to(self, user: int) -> tuple[Tensor, list[Messages]]:
         """The part of a user's final vector that is the user's own (D,), and those of the neighbours."""
         ...
@@ -94,7 +97,8 @@ class Explainer:
             )
         self.model: Any = model
         with evaluating(self.model), torch.no_grad():
-            self.users, self.items = model.vectors()
+            self.users, _ = model.vectors()
+            self.items = model.encode_items()
             self.heeded = _Heeded(model.link_weights())
 
     def explain(self, user: int, item: int, *, max_evidence: int = 5) -> Explanation:
@@ -106,13 +110,15 @@ class Explainer:
             )
         with evaluating(self.model), torch.no_grad():
             own, messages = self.model.messages_to(user)
-            direction = self.items[item]
+            scored, whole = _scored(self.model, user), self.users[user]
+            # A loss may bring the vectors that it compares to another length: that of the user is shared by all parts.
+            direction = self.items[item] * (scored @ whole) / (whole @ whole).clamp(min=1e-30)
             found = [
                 Evidence(part.edge_type[1].removeprefix("rev_"), part.kind, int(node), float(value))
                 for part in messages
                 for node, value in zip(part.nodes, part.vectors @ direction, strict=True)
             ]
-            score, own_part = float(self.users[user] @ direction), float(own @ direction)
+            score, own_part = float(scored @ self.items[item]), float(own @ direction)
         merged: dict[tuple[str, str, int], Evidence] = {}
         for each in found:
             key = (each.relation, each.kind, each.node)
@@ -150,7 +156,7 @@ class Explainer:
         generator = np.random.default_rng(seed)
         falls: list[tuple[float, ...]] = []
         for user in users:
-            scores = self.items @ self.users[user]
+            scores = self.items @ _scored(self.model, user)
             if masked is not None:
                 scores = scores.clone()
                 scores[torch.from_numpy(np.asarray(masked[user]))] = -torch.inf
@@ -178,9 +184,15 @@ class Explainer:
     def _standing(self, model: Any, user: int, item: int) -> float:
         """The score of an item less the mean over all items."""
         with evaluating(model), torch.no_grad():
-            users, items = model.vectors()
-            scores = items @ users[user]
+            scores = model.encode_items() @ _scored(model, user)
             return float(scores[item] - scores.mean())
+
+
+def _scored(model: Any, user: int) -> Tensor:
+    """The vector (D,) of a trained user whose products with ``encode_items`` are the scores."""
+    device = next(model.parameters()).device
+    users, history = torch.tensor([user], device=device), torch.zeros(1, 1, dtype=torch.long, device=device)
+    return model.encode_users(HistoryBatch(users, history, history[0]))[0]
 
 
 class _Heeded:

@@ -350,7 +350,7 @@ def _measured(
 
 def _description(config: DictConfig, trainer: Any) -> dict[str, Any]:
     """What ``run.json`` tells of a run before anything is computed."""
-    from genrec.trainers.advanced import metric_mode
+    from genrec.directions import metric_mode
 
     chosen = choices()
     return {

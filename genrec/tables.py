@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from genrec.directions import is_ratio, metric_mode
+
 log = logging.getLogger("genrec.run")
 
 MAX_COLUMNS = 8
@@ -25,7 +26,6 @@ BASELINE, CEILING, TEST_PREFIX = "baseline/", "ceiling/", "test/"
 BEYOND_ACCURACY = ("coverage", "gini", "novelty", "popularity_lift", "diversity")
 USUAL_K = 10
 CHANCE_AUC = 0.5
-SMALLER_IS_BETTER = re.compile(r"(loss|rmse|mse|mae|ece|brier|entropy|calibration)$")
 FIRST_LOOK = ("/auc", "/log_loss", "/rmse")  # of the metrics of a task
 
 
@@ -155,7 +155,7 @@ def share_of_ceiling(value: float | None, ceiling: float | None, metric: str) ->
     """Which share of what can be reached was reached; of an AUC, what lies above chance. None of errors, which have no
     such share."""
     chance = CHANCE_AUC if metric.endswith("auc") else 0.0
-    if value is None or ceiling is None or ceiling <= chance or SMALLER_IS_BETTER.search(metric):
+    if value is None or ceiling is None or ceiling <= chance or is_ratio(metric) or metric_mode(metric) == "min":
         return None
     return (value - chance) / (ceiling - chance)
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from genrec.contracts import DataSpec, GenrecError
+from genrec.contracts import DataSpec, GenrecError, HistoryBatch
 from genrec.data.ragged import Ragged
 from genrec.explanations import Explainer, Link
 from genrec.graph import ITEM, USER, Relation, TypedGraph
+from genrec.losses import InBatchSoftmax
 from genrec.models.bpr_mf import BPRMF
 from genrec.models.gat import GAT
 from genrec.models.lightgcn import LightGCN, XSimGCL
@@ -54,6 +55,36 @@ def test_own_part_and_neighbours_add_up_to_the_score(kind: Any, num_layers: int)
             assert met == set(ROWS[user])
             contributions = [each.contribution for each in found.evidence]
             assert contributions == sorted(contributions, reverse=True)
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_score_is_the_one_that_is_recommended(kind: Any, cosine: bool) -> None:
+    """Fault of an earlier version: the explained score was the product of vectors that the loss scales."""
+    model = build(kind, loss=InBatchSoftmax(cosine=cosine, temperature=0.1))
+    lists = model.recommend(HistoryBatch(torch.tensor([2]), torch.zeros(1, 1).long(), torch.zeros(1).long()), 3)
+    explainer = Explainer(model)
+    for item, score in zip(lists.items[0].tolist(), lists.scores[0].tolist(), strict=True):
+        found = explainer.explain(2, item, max_evidence=100)
+        assert found.score == pytest.approx(score, rel=1e-4)
+        assert found.own + sum(each.contribution for each in found.evidence) == pytest.approx(score, rel=1e-3)
+
+
+def test_fidelity_asks_about_the_item_that_is_recommended() -> None:
+    """An item of long vectors has the largest product, and not the largest cosine."""
+    model = build(LightGCN, loss=InBatchSoftmax(cosine=True, temperature=0.1))
+    with torch.no_grad():
+        model.nodes.weight[len(ROWS) + 6] *= 100.0  # nobody met it: its cosine stays what it was
+    batch = HistoryBatch(torch.tensor([2]), torch.zeros(1, 1).long(), torch.zeros(1).long())
+    best = int(model.recommend(batch, 1).items[0, 0])
+    raw = model.eval().vectors()
+    assert best != int((raw[1] @ raw[0][2]).argmax())
+    asked = []
+    explainer = Explainer(model)
+    explain = explainer.explain
+    explainer.explain = lambda user, item, **options: asked.append(item) or explain(user, item, **options)
+    explainer.fidelity([2], max_evidence=1)
+    assert asked == [best]
 
 
 def test_friends_are_named_as_friends() -> None:

@@ -10,6 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from genrec.config.faults import Fault
+from genrec.directions import instead_of_ratio, is_ratio, ratio_words
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -20,7 +21,7 @@ _PLACE = "hydra.sweeper"
 _LONGEST_RANGE = 10_000  # values that one word names
 _MAX_JOBS = 24  # that are checked in every combination; of larger sweeps, each value once
 _EXTRAS = {"hydra_joblib_launcher": "parallel", "hydra_submitit_launcher": "slurm", "hydra_ray_launcher": "ray"}
-_MEASURED = ("seconds/", "resources/", "tokenizer/")
+_MEASURED = ("seconds/", "resources/", "peak/", "tokenizer/")
 _UNFIT = ("test/", "baseline/", "ceiling/")
 
 
@@ -218,7 +219,9 @@ def objective_faults(name: str, k_values: Sequence[int]) -> Iterator[Fault]:
     from genrec.config.root import monitor_faults
 
     if name.startswith(_UNFIT):
-        hint = "It may be val/..., train/loss, seconds/total, resources/parameters, tokenizer/..."
+        hint = "It may be val/..., train/loss, seconds/total, resources/parameters, peak/fit, tokenizer/..."
         yield Fault(f"{_PLACE}.objectives", "what is tested must not choose a model", name, None, hint)
+    elif is_ratio(name):
+        yield Fault(f"{_PLACE}.objectives", ratio_words("a ratio"), name, instead_of_ratio(name))
     elif not name.startswith(_MEASURED):
         yield from monitor_faults(f"{_PLACE}.objectives", name, k_values)

@@ -27,7 +27,7 @@ from genrec.data.columns import (
     target_of,
 )
 from genrec.data.hashing import hashes
-from genrec.data.labels import Label, shown_values
+from genrec.data.labels import Label, label_values, shown_values
 from genrec.data.numbers import Moments, Sample, Scaling, ScalingFit
 from genrec.data.rows import Lists, Rows
 from genrec.data.tables import in_brief
@@ -100,13 +100,10 @@ class FittedFeatures:
         sparse = np.empty((count, len(self.sparse)), dtype=np.int32)
         for place, field in enumerate(self.sparse):
             sparse[:, place] = self._encoded(frame[field.name], field)
-        labels = np.full((count, len(self.labels)), np.nan, dtype=np.float32)
-        for place, label in enumerate(self.labels):
-            if label.column in frame.columns:
-                labels[:, place] = label.values(frame[label.column])
         groups = None
         if self.group is not None and self.group in frame.columns:
             groups = group_codes(frame[self.group], first_row)
+        labels, _ = label_values(self.labels, frame)
         return Rows(dense, sparse, tuple(self._lists(frame)), labels, groups)
 
     def _encoded(self, values: pl.Series, field: SparseField) -> np.ndarray:
@@ -230,6 +227,7 @@ class FeatureFit:
             if not isinstance(item, DenseOptions):
                 self._declare(name, item)
         self._moments = {label.name: Moments() for label in labels}
+        self._told = np.zeros(len(labels), dtype=np.int64)  # labels that the table itself holds
         self._examples: dict[str, pl.Series] = {}  # what the columns of labels hold, for messages
         if not options:
             raise GenrecError("No column is left to be a feature. Declare some (data.features), or drop fewer.")
@@ -265,10 +263,11 @@ class FeatureFit:
             table.integers &= ids.dtype == pl.Int64
             if not item.hash:
                 table.counts.add(ids)
-        for label in self.labels:
-            column = frame[label.column]
-            self._examples.setdefault(label.name, column)
-            self._moments[label.name].add(label.values(column).astype(np.float64))
+        values, taken = label_values(self.labels, frame)
+        self._told += (~np.isnan(values)).sum(axis=0) - taken
+        for place, label in enumerate(self.labels):
+            self._examples.setdefault(label.name, frame[label.column])
+            self._moments[label.name].add(values[:, place].astype(np.float64))
 
     def finish(self) -> FittedFeatures:
         """The features as all training rows together say."""
@@ -293,7 +292,7 @@ class FeatureFit:
                 }
                 sequences.append(SequenceField(name=name, size=size, table=table, **options))
                 separators.append(item.separator)
-        tasks = tuple(self._task(label) for label in self.labels)
+        tasks = tuple(self._task(label, bool(told)) for label, told in zip(self.labels, self._told, strict=True))
         return FittedFeatures(
             *(tuple(dense), tuple(sparse), tuple(sequences), tuple(separators)),
             ids=ids,
@@ -302,9 +301,9 @@ class FeatureFit:
             group=self.group,
         )
 
-    def _task(self, label: Label) -> TaskSpec:
+    def _task(self, label: Label, told: bool) -> TaskSpec:
         seen = self._moments[label.name]
-        if not seen.count:
+        if not told:
             raise GenrecError(f"data.labels.{label.name}: {label.column} is missing in all training rows.")
         if label.made and seen.constant:
             raise GenrecError(

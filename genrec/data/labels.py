@@ -23,7 +23,8 @@ class Label:
     """A label made from ``column``.
 
     Of a classification it is 1 where the column has one of the values ``positive`` (compared as text), or is at least
-    ``threshold``, or without both where the column says 1. ``given`` names the label without which this one cannot be.
+    ``threshold``, or without both where the column says 1. ``given`` names the label without which this one cannot be
+    (``label_values``).
     """
 
     name: str
@@ -75,6 +76,27 @@ class Label:
         known = text.is_not_null() & (text.str.len_bytes() > 0) & (text.str.to_lowercase() != "nan")
         found = text.is_in(wanted).fill_null(False).to_numpy()
         return np.where(known.fill_null(False).to_numpy(), found, np.nan).astype(np.float32)
+
+
+def label_values(labels: Sequence[Label], frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The labels float32 (M, T) of a frame, NaN where unknown or where the frame has no such column, and how many of
+    each (T,) are missing and taken for 0.
+
+    That is a yes or no which is ``given`` another, where that one is 0: many tables tell of conversions on clicked rows
+    alone, and without a click there is none.
+    """
+    values = np.full((frame.height, len(labels)), np.nan, dtype=np.float32)
+    for place, label in enumerate(labels):
+        if label.column in frame.columns:
+            values[:, place] = label.values(frame[label.column])
+    names, taken = [label.name for label in labels], np.zeros(len(labels), dtype=np.int64)
+    follow = [label for label in labels if label.kind == "classification" and label.given in names]
+    for label in follow * len(follow):  # what is given another may itself give a third
+        place, given = names.index(label.name), names.index(str(label.given))
+        none = np.isnan(values[:, place]) & (values[:, given] == 0)
+        values[none, place] = 0.0
+        taken[place] += none.sum()
+    return values, taken
 
 
 def shown_values(column: pl.Series) -> str:

@@ -14,18 +14,21 @@ from genrec.data.rows import Rows
 from genrec.features import UNKNOWN
 
 _SHOWN = 5
+_ARRAYS = ("rows", "unknown", "known", "totals", "without_given", "taken_for_none")
 
 
 @dataclass
 class Summary:
     """Counts by part (P = 4: train, val, test, left out): ``rows`` (P,), ``unknown`` (P, F) ids that are ``UNKNOWN``,
-    ``known`` (P, T) labels and their sums ``totals`` (P, T); ``without_given`` (T,) rows that contradict ``given``."""
+    ``known`` (P, T) labels and their sums ``totals`` (P, T); ``without_given`` (T,) rows that contradict ``given``, and
+    ``taken_for_none`` (T,) those that are 0 because it is."""
 
     rows: np.ndarray
     unknown: np.ndarray
     known: np.ndarray
     totals: np.ndarray
     without_given: np.ndarray
+    taken_for_none: np.ndarray
     given: list[int | None]
 
     @classmethod
@@ -39,11 +42,13 @@ class Summary:
             known=np.zeros((parts, tasks), dtype=np.int64),
             totals=np.zeros((parts, tasks)),
             without_given=np.zeros(tasks, dtype=np.int64),
+            taken_for_none=np.zeros(tasks, dtype=np.int64),
             given=given,
         )
 
-    def add(self, rows: Rows, parts: np.ndarray) -> None:
-        """Counts a chunk of rows with the part of each."""
+    def add(self, rows: Rows, parts: np.ndarray, taken_for_none: np.ndarray | int = 0) -> None:
+        """Counts a chunk of rows with the part of each, and by task the labels that the table leaves out."""
+        self.taken_for_none += taken_for_none
         labels = rows.labels
         for part in range(LEFT_OUT + 1):
             chosen = parts == part
@@ -57,17 +62,15 @@ class Summary:
 
     def join(self, other: Summary) -> None:
         """Adds what another has counted."""
-        for name in ("rows", "unknown", "known", "totals", "without_given"):
+        for name in _ARRAYS:
             np.add(getattr(self, name), getattr(other, name), out=getattr(self, name))
 
     def state(self) -> dict[str, Any]:
-        arrays = ("rows", "unknown", "known", "totals", "without_given")
-        return {**{name: getattr(self, name).tolist() for name in arrays}, "given": self.given}
+        return {**{name: getattr(self, name).tolist() for name in _ARRAYS}, "given": self.given}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Summary:
-        arrays = ("rows", "unknown", "known", "totals", "without_given")
-        return cls(**{name: np.array(state[name]) for name in arrays}, given=state["given"])
+        return cls(**{name: np.array(state[name]) for name in _ARRAYS}, given=state["given"])
 
     def lines(self, fitted: FittedFeatures, parts: Sequence[str], *, mapped: bool) -> list[str]:
         """One line per part, then what the fields are, and what is special."""
@@ -85,6 +88,9 @@ class Summary:
         for task, count in zip(fitted.tasks, self.without_given, strict=True):
             if count:
                 lines.append(f"{task.name} without {task.given}, which it is given: {count:,} rows")
+        for task, count in zip(fitted.tasks, self.taken_for_none, strict=True):
+            if count:
+                lines.append(f"{task.name} is missing and without {task.given}, so taken for none: {count:,} rows")
         if mapped:
             lines.append("the rows lie in files and are read as they are needed (data.memory_map)")
         return lines

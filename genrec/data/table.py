@@ -19,7 +19,7 @@ from genrec.contracts import TEST, TRAIN, VAL, DataSpec, GenrecError
 from genrec.data.columns import Declared, Guess, Options, check_columns
 from genrec.data.dataset import ROWS
 from genrec.data.fitted_features import FORMAT_VERSION, FeatureFit, FittedFeatures
-from genrec.data.labels import chosen_labels, declared_labels
+from genrec.data.labels import chosen_labels, declared_labels, label_values
 from genrec.data.raw_table import RawTable, TableData
 from genrec.data.row_files import RowWriter, mapped_rows
 from genrec.data.row_splits import IN_TEST, IN_TRAIN, IN_VAL, RowSplit, check_parts
@@ -28,6 +28,7 @@ from genrec.data.summary import Summary
 
 logger = logging.getLogger("genrec.data")
 
+ROWS_VERSION = 2  # of what is made of a table, where its features as such are read as before
 _MAPPED_FROM = 2_000_000  # rows of a source that streams
 
 
@@ -122,7 +123,7 @@ class TableDataset:
     def _mapped(self, table: RawTable) -> LoadedTable:
         source: Any = self.source
         split = [type(self.splitter).__name__, asdict(self.splitter) if is_dataclass(self.splitter) else {}]
-        key = fingerprint("rows", FORMAT_VERSION, source.origin, _plain(self._settings), _plain(split))
+        key = fingerprint("rows", FORMAT_VERSION, ROWS_VERSION, source.origin, _plain(self._settings), _plain(split))
         with Cache(self.cache_dir).entry("rows", key) as (folder, ready):
             if not ready:
                 loaded = self._load(table, folder)
@@ -150,7 +151,7 @@ class TableDataset:
         writer, summary = RowWriter(folder), Summary.of(fitted)
         for rows, frame in table.chunks(read):
             transformed = fitted.transform(frame, int(rows[0]) if len(rows) else 0)
-            summary.add(transformed, parts[rows])
+            summary.add(transformed, parts[rows], label_values(self.learned, frame)[1])
             writer.add(transformed)
         arrays, content = writer.finish()
         return LoadedTable(fitted, arrays, parts, content, summary)

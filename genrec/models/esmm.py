@@ -17,7 +17,7 @@ from torch.nn import Parameter, functional
 from genrec.annotations import Count, NotNegative, Rate, check_arguments
 from genrec.contracts import DataSpec, GenrecError, RowBatch
 from genrec.features import TaskSpec
-from genrec.models.row_model import RowModel
+from genrec.models.row_model import RowModel, labels_of, mean_of_known
 from genrec.nn.experts import Experts, Towers
 from genrec.nn.fields import FieldVectors
 from genrec.nn.serving import evaluating
@@ -28,7 +28,8 @@ class ESMM(RowModel):
 
     The two networks share the embeddings and nothing else. pCVR has no loss of its own, so that clicked rows, which are
     no sample of all, are not what it learns from. ``predict`` gives pCTR and pCTCVR by the names of the tasks and pCVR
-    as ``TaskSpec.conditional``. The loss of the conversion counts rows without a click as without a conversion.
+    as ``TaskSpec.conditional``. A conversion without a click, which a table may hold, counts as none; where it is
+    missing the data say so (``genrec.data.labels``).
     """
 
     learns_tasks = None
@@ -62,9 +63,13 @@ class ESMM(RowModel):
     def task_losses(self, batch: RowBatch) -> tuple[dict[str, Tensor], Tensor | None]:
         fields = self.fields(batch)
         click, conversion = self._logits_of(fields, batch)
-        clicked, converted = batch.labels[:, self.click], batch.labels[:, self.conversion]
-        converted = torch.where(clicked == 0, 0.0, converted)
-        losses = [self.loss_of(self.tasks[self.click], click, clicked), joint_loss(click, conversion, converted)]
+        clicked, share = labels_of(batch, self.click)
+        converted, converted_share = labels_of(batch, self.conversion)
+        converted = torch.where((clicked == 0) & ~converted.isnan(), 0.0, converted)
+        losses = [
+            self.loss_of(self.tasks[self.click], click, clicked, share),
+            joint_loss(click, conversion, converted, converted_share),
+        ]
         if self.click > self.conversion:
             losses.reverse()
         return {task.name: loss for task, loss in zip(self.tasks, losses, strict=True)}, self.regularisation(fields)
@@ -90,11 +95,12 @@ class ESMM(RowModel):
         return outputs[:, self.click], outputs[:, self.conversion]
 
 
-def joint_loss(click: Tensor, conversion: Tensor, labels: Tensor) -> Tensor:
+def joint_loss(click: Tensor, conversion: Tensor, labels: Tensor, share: Tensor | None = None) -> Tensor:
     """The mean cross-entropy of the product of two probabilities given as logits (B,), over labels (B,) not NaN.
 
-    With a and b the logits, log p = log sigmoid(a) + log sigmoid(b), and 1 - p = (1 - sigmoid(a)) + sigmoid(a)
-    (1 - sigmoid(b)) is summed in logs as well: nothing cancels and no logarithm of 0 is taken.
+    ``share`` is as in ``mean_of_known``. With a and b the logits, log p = log sigmoid(a) + log sigmoid(b), and
+    1 - p = (1 - sigmoid(a)) + sigmoid(a) (1 - sigmoid(b)) is summed in logs as well: nothing cancels and no logarithm
+    of 0 is taken.
     """
     with torch.autocast(click.device.type, enabled=False):
         click, conversion = click.float(), conversion.float()
@@ -104,7 +110,7 @@ def joint_loss(click: Tensor, conversion: Tensor, labels: Tensor) -> Tensor:
         known = ~labels.isnan()
         labels = torch.where(known, labels, 0.0)
         losses = -(labels * positive + (1.0 - labels) * negative)
-        return (losses * known).sum() / known.sum().clamp(min=1)
+        return mean_of_known(losses, known, share)
 
 
 def _pair(tasks: Sequence[TaskSpec]) -> tuple[int, int]:

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from genrec.contracts import GenrecError
+from genrec.directions import metric_mode
 from genrec.report.bootstrap import CONFIDENCE, RESAMPLES, Interval, holm, interval, with_seed_noise
 from genrec.report.results import Estimates, UserResults
 from genrec.report.row_results import RowResults
 from genrec.report.sides import Side, changed_settings, costs, kind_of, read_sides
-from genrec.tables import SMALLER_IS_BETTER, USUAL_K
+from genrec.tables import USUAL_K
 
 BETTER, WORSE, UNCLEAR, EQUAL = "better", "worse", "unclear", "equal"
 NUM_SEGMENTS = 4
@@ -155,7 +156,7 @@ def compare(given: Sequence[str], options: Options | None = None, *, runs_dir: P
 
 
 def smaller_is_better(metric: str) -> bool:
-    return bool(SMALLER_IS_BETTER.search(metric))
+    return metric_mode(metric) == "min"
 
 
 class _Judge:

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from genrec.artifacts import read_json
 from genrec.contracts import GenrecError
+from genrec.directions import cost_of
 from genrec.records import SWEEP_FILE, RunRecord, SweepRecord
 from genrec.report.arguments import count, folder, one_of, take_options, truth
 from genrec.report.lines import Group, line_of, render, run_seconds
@@ -32,7 +33,6 @@ from genrec.report.selection import (
     value_of,
     why_nothing,
 )
-from genrec.tables import SMALLER_IS_BETTER
 
 VALUED, FLAGS = ("sort", "limit", "format", "runs_dir"), ("all", "errors")
 FORMATS = ("table", "csv", "json")
@@ -174,8 +174,7 @@ def _rank(group: Group, key: str) -> tuple[int, float, str]:
     if not isinstance(value, int | float):
         return 2, 0.0, ""
     monitored = next((direction for name, direction in [group.objective or ("", "")] if name == key), None)
-    down = monitored == "max" or (monitored is None and "/" in key and not SMALLER_IS_BETTER.search(key))
-    return 0, -value if down else value, ""
+    return 0, cost_of(key, value, monitored) if monitored or "/" in key else value, ""
 
 
 def _sweep_record(place: Path, members: Sequence[RunRecord]) -> SweepRecord:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
+from genrec.directions import cost_of, is_ratio, metric_mode
 from genrec.records import RunRecord
 from genrec.report.charts import bar_chart
 from genrec.report.html import Cell, Markup, Section, details, element, grid, join, paragraph, table
@@ -14,7 +14,6 @@ from genrec.tables import (
     BASELINE,
     BEYOND_ACCURACY,
     CEILING,
-    SMALLER_IS_BETTER,
     TEST_PREFIX,
     USUAL_K,
     baseline_rows,
@@ -60,7 +59,7 @@ def headline_metric(record: RunRecord) -> tuple[str, str, str] | None:
     rivals = {rival: row[name] for rival, row in baseline_rows(record.final).items() if name in row}
     if not rivals:
         return TEST_PREFIX + name, format_number(value), ""
-    best = (min if SMALLER_IS_BETTER.search(name) else max)(rivals, key=rivals.__getitem__)
+    best = min(rivals, key=lambda rival: cost_of(name, rivals[rival]))
     return TEST_PREFIX + name, format_number(value), f"best baseline: {best} {format_number(rivals[best])}"
 
 
@@ -149,9 +148,7 @@ def _best(values: Sequence[float | None], name: str) -> int | None:
     known = {place: value for place, value in enumerate(values) if value is not None}
     if len(known) < 2:
         return None
-    if name.endswith("calibration"):  # a ratio: above 1 too much is promised, below it too little
-        return min(known, key=lambda place: abs(math.log(known[place])) if known[place] > 0 else math.inf)
-    return (min if SMALLER_IS_BETTER.search(name) else max)(known, key=known.__getitem__)
+    return min(known, key=lambda place: cost_of(name, known[place]))
 
 
 def _charts(record: RunRecord, columns: Sequence[str], published: Sequence[Published]) -> Markup | None:
@@ -176,10 +173,10 @@ def _chart(record: RunRecord, name: str, published: Sequence[Published]) -> Mark
     known = [(label, kind, value) for label, kind, value in entries if value is not None]
     if len(known) < 2:
         return None
-    known.sort(key=lambda entry: entry[2], reverse=not SMALLER_IS_BETTER.search(name))
+    known.sort(key=lambda entry: cost_of(name, entry[2]))
     kinds = {kind: colour for kind, colour in _COLOURS.items() if any(entry[1] == kind for entry in known)}
     series = {kind: [value if own == kind else None for _, own, value in known] for kind in kinds}
-    better = ", less is better" if SMALLER_IS_BETTER.search(name) else ""
+    better = ", nearest to 1 is best" if is_ratio(name) else ", less is better" if metric_mode(name) == "min" else ""
     return bar_chart([label for label, _, _ in known], series, title=f"Test {name}{better}", horizontal=True,
                      one_each=True, colours=list(kinds.values()))  # fmt: skip
 

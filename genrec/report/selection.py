@@ -21,7 +21,6 @@ from typing import Any
 from genrec.contracts import GenrecError
 from genrec.records import RUNNING, STATES, RunRecord, find_runs, is_sweep
 from genrec.report.trials import objective_value
-from genrec.tables import SMALLER_IS_BETTER
 
 log = logging.getLogger("genrec.report")
 
@@ -188,8 +187,7 @@ def value_of(run: RunRecord, key: str) -> tuple[bool, Value]:
 
 def metric_of(run: RunRecord, name: str) -> float | None:
     """A final metric or, of a run without, the best of its epochs; None for a failed run and where there is none."""
-    smaller = run.direction == "min" if name == run.monitor else bool(SMALLER_IS_BETTER.search(name))
-    return objective_value(run, name, "min" if smaller else "max")
+    return objective_value(run, name, run.direction if name == run.monitor else None)
 
 
 def sweep_of(run: RunRecord) -> Path | None:

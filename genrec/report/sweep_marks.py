@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from genrec.directions import is_ratio
 from genrec.records import FAILED, FINISHED, REPORT_FILE
 from genrec.report import drawing
 from genrec.report.drawing import Plot, text
@@ -153,7 +154,7 @@ def area_of(
 
 def named(objective: Objective) -> str:
     """A metric with the way in which it gets better."""
-    return f"{objective[0]} {arrow(objective[1])}"
+    return f"{objective[0]} {'→ 1' if is_ratio(objective[0]) else arrow(objective[1])}"
 
 
 def ticks_below(area: Plot, ticks: Sequence[tuple[float, str]]) -> Markup:

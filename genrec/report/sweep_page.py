@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from genrec.artifacts import write_text
+from genrec.directions import metric_mode
 from genrec.masking import scrub
 from genrec.records import FINISHED, KILLED, PRUNED, REPORT_FILE, RUNNING, RunRecord, SweepRecord, read_sweep
 from genrec.report import html, sweep_charts, sweep_marks, sweep_summaries
@@ -23,7 +24,7 @@ from genrec.report.sweep_marks import Objective, link_to
 from genrec.report.sweep_tables import config_section, failures_section, number_cell, runs_section, settings, told
 from genrec.report.sweep_view import KINDS, SweepView
 from genrec.report.trials import Parameter, best_run, curve
-from genrec.tables import SMALLER_IS_BETTER, short_names
+from genrec.tables import short_names
 
 __all__ = ["best_command", "write_sweep_page"]
 
@@ -169,9 +170,7 @@ def _over_seeds(view: SweepView) -> Section | None:
     ]
     body = [sweep_summaries.seeds_chart(view.groups, objective) for objective in view.objectives]
     for name in metrics[len(view.objectives) :][:1]:
-        body.append(
-            sweep_summaries.seeds_chart(view.groups, (name, "min" if SMALLER_IS_BETTER.search(name) else "max"))
-        )
+        body.append(sweep_summaries.seeds_chart(view.groups, (name, metric_mode(name))))
     note = ("A dot is a seed, the line their mean, the band the 95 % interval of the mean (Student's t). In the table: "
             "mean ± standard deviation over seeds, and the interval.")  # fmt: skip
     return Section("Over seeds", join([html.grid(*body, wide=True), html.table(head, rows)]), note=note)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from genrec.directions import cost_of
 from genrec.records import FAILED, FINISHED, RunRecord, SweepRecord
 
 SEED = "seed"
@@ -147,7 +148,7 @@ def value_in_effect(run: RunRecord, name: str) -> str | None:
     return None if isinstance(node, dict | list) else _plain(node)
 
 
-def objective_value(run: RunRecord, metric: str, direction: str) -> float | None:
+def objective_value(run: RunRecord, metric: str, direction: str | None = None) -> float | None:
     """What a run reached: its final metric, ``seconds/STAGE``, ``resources/NAME``; or, where it was pruned, killed or
     still runs, the best epoch so far. None for a failed run and where nothing was measured."""
     if run.state == FAILED:
@@ -156,7 +157,7 @@ def objective_value(run: RunRecord, metric: str, direction: str) -> float | None
     if final is not None:
         return final
     reached = [value for _, value in curve(run, metric)]
-    return (min if direction == "min" else max)(reached, default=None)
+    return min(reached, key=lambda value: cost_of(metric, value, direction), default=None)
 
 
 def curve(run: RunRecord, metric: str) -> list[tuple[float, float]]:

@@ -180,7 +180,7 @@ def _mask_multirun(folder: Path) -> None:
 
 def objectives(config: DictConfig) -> list[list[str]]:
     """The metrics that the sweep is about and what is better of each: those of the search, or the monitored one."""
-    from genrec.trainers.advanced import metric_mode
+    from genrec.directions import metric_mode
     from genrec.trainers.base import metric_name
 
     sweeper = config.hydra.get("sweeper") or {}

@@ -115,19 +115,40 @@ def describe_space(space: SearchSpace) -> dict[str, str]:
 
 
 def pruner_node(
-    pruner: str | Mapping[str, Any], *, startup_trials: int, warmup_epochs: int, reduction: int
+    pruner: str | Mapping[str, Any],
+    *,
+    startup_trials: int,
+    warmup_epochs: int,
+    reduction: int,
+    max_epochs: int | None = None,
 ) -> dict[str, Any] | None:
-    """The pruner as a node that every job can build; None where nothing is pruned."""
+    """The pruner as a node that every job can build; None where nothing is pruned.
+
+    Hyperband divides trials into brackets by ``max_epochs``, the most that one may take: were it left to the trials
+    that have finished, every job would divide anew.
+    """
     first = max(1, warmup_epochs)
     if isinstance(pruner, Mapping):
-        return {str(key): value for key, value in pruner.items()}
+        node = {str(key): value for key, value in pruner.items()}
+        return _with_bound(node, max_epochs) if str(node.get("_target_")).endswith(".HyperbandPruner") else node
     if pruner == "median":
         options = {"n_startup_trials": startup_trials, "n_warmup_steps": first}
         return {"_target_": "optuna.pruners.MedianPruner", **options}
     if pruner == "hyperband":
         options = {"min_resource": first, "reduction_factor": reduction}
-        return {"_target_": "optuna.pruners.HyperbandPruner", **options}
+        return _with_bound({"_target_": "optuna.pruners.HyperbandPruner", **options}, max_epochs)
     if pruner == "asha":
         options = {"min_resource": first, "reduction_factor": reduction}
         return {"_target_": "optuna.pruners.SuccessiveHalvingPruner", **options}
     return None
+
+
+def _with_bound(node: dict[str, Any], max_epochs: int | None) -> dict[str, Any]:
+    if node.get("max_resource", "auto") != "auto":
+        return node
+    if max_epochs is None:
+        raise GenrecError(
+            "hydra.sweeper.pruner=hyperband divides trials by how many epochs one may take, and trainer.max_epochs "
+            "says nothing. Set it, or take hydra.sweeper.pruner=asha, which needs no bound."
+        )
+    return {**node, "max_resource": max_epochs}

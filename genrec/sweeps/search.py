@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
+    from genrec.config.search_space import SearchSpace
     from genrec.records import RunRecord
     from genrec.sweeps.optuna_sweeper import OptunaSweeper
 
@@ -108,6 +109,7 @@ class Search:
             startup_trials=self.options.pruner_startup_trials,
             warmup_epochs=self.options.pruner_warmup_epochs,
             reduction=self.options.pruner_reduction,
+            max_epochs=most_epochs(self.config, self.space),
         )
         if node and len(self.goals) > 1:
             raise GenrecError("A search for several objectives cannot prune: give hydra.sweeper.pruner=none.")
@@ -280,10 +282,22 @@ def search_goals(config: DictConfig) -> list[list[str]]:
 
 def watched_direction(config: DictConfig) -> str:
     """What is better of the metric that a run monitors."""
-    from genrec.trainers.advanced import metric_mode
+    from genrec.directions import metric_mode
 
     mode = config.trainer.get("mode", "auto")
     return metric_mode(str(config.get("monitor") or config.trainer.get("monitor"))) if mode == "auto" else mode
+
+
+def most_epochs(config: DictConfig, space: SearchSpace) -> int | None:
+    """How many epochs a trial may take, by the trainer or, where that is searched, by the space; None: no bound."""
+    from genrec.config.search_space import Choice
+
+    for parameter in space.parameters:
+        if parameter.key == "trainer.max_epochs":
+            domain = parameter.domain
+            return max(int(float(value)) for value in domain.values) if isinstance(domain, Choice) else int(domain.high)
+    bound = config.trainer.get("max_epochs")
+    return None if bound is None else int(bound)
 
 
 def consecutive(trials: Sequence[Trial]) -> Iterator[list[Trial]]:

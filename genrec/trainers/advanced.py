@@ -13,14 +13,13 @@ from torch import nn
 
 from genrec.annotations import Count, Natural, NotNegative
 from genrec.contracts import VAL, FitResult, GenrecError, RunContext
+from genrec.directions import metric_mode
 from genrec.schedulers import Plateau, Schedule
 from genrec.trainers import checkpoints as files
 from genrec.trainers.base import BaseTrainer, trainable, view_of
 from genrec.trainers.learner import DEFAULT_LR, Learner
 
 logger = logging.getLogger("genrec.trainers")
-
-_SMALLER_IS_BETTER = re.compile(r"(loss|mse|sse|mae|error|ece|brier|normalised_entropy)(_per_sample)?(@\d+)?$")
 
 
 @dataclass(kw_only=True)
@@ -216,12 +215,6 @@ class AdvancedTrainer(BaseTrainer):
         self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
         self.best_metrics, self.bad_epochs = state["best_metrics"], state["bad_epochs"]
         self._top = [(value, int(epoch)) for value, epoch in state["top"]]
-
-
-def metric_mode(name: str) -> str:
-    """ "min" for losses, errors and what a run costs, else "max"."""
-    costs = name.startswith(("seconds/", "resources/"))
-    return "min" if costs or _SMALLER_IS_BETTER.search(name) else "max"
 
 
 def readable(metric: str) -> str:

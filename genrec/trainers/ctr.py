@@ -16,6 +16,7 @@ from torch import nn
 from genrec.annotations import Count
 from genrec.artifacts import atomic_path
 from genrec.contracts import TEST, TRAIN, VAL, GenrecError, RunContext, Task
+from genrec.directions import instead_of_ratio, is_ratio, ratio_words
 from genrec.trainers.advanced import AdvancedTrainer
 from genrec.trainers.base import view_of
 from genrec.trainers.scoring import metric_names, predict_rows
@@ -48,11 +49,9 @@ class CTRTrainer(AdvancedTrainer):
                 "Use trainer=advanced for it, or train model=deepfm."
             )
         super().check_model(model)
-        if self.monitor.endswith("/calibration") and self.mode == "auto":
-            raise GenrecError(
-                f"trainer.monitor={self.monitor} is best at 1, and neither the largest nor the smallest is better. "
-                f"Use trainer.monitor={re.sub('calibration$', 'ece', self.monitor)}."
-            )
+        if is_ratio(self.monitor) and self.mode == "auto":
+            words = ratio_words(f"trainer.monitor={self.monitor}")
+            raise GenrecError(f"{words}. Use trainer.monitor={instead_of_ratio(self.monitor)}.")
         known = [name for part in (TRAIN, VAL) for name in metric_names(model.tasks, part)]
         if self.monitor not in known and not self.monitor.startswith(f"{TRAIN}/"):
             near = difflib.get_close_matches(self.monitor, known, n=1)

@@ -24,8 +24,8 @@ class MTLTrainer(CTRTrainer):
 
     That is a method by name, none (the sum of the losses), uwl, gradnorm, metabalance, pcgrad or dwa, or one of
     ``genrec.balancing`` with settings of its own. The first task of the data is the target of MetaBalance. The losses
-    ``train/loss/<task>``, the weights ``train/weight/<task>`` and the metrics ``val/<task>/...`` are logged; any of
-    these can be ``monitor``, so a run can stop on one task (``val/auc`` is the mean of the tasks).
+    ``train/loss/<task>``, the weights ``train/weight/<task>`` and the metrics ``val/<task>/...`` are logged; a loss or
+    a metric can be ``monitor``, so a run can stop on one task (``val/auc`` is the mean of the tasks).
     """
 
     balancing: str | Balancer = "none"

@@ -95,6 +95,10 @@ def test_options_of_an_own_sampler_are_checked(composer: Composer) -> None:
         ("train/loss", True),
         ("seconds/total", True),
         ("resources/parameters", True),
+        ("peak/fit", True),
+        ("val/click/ece", True),
+        ("val/click/calibration", False),
+        ("val/calibration", False),
         ("tokenizer/usage_rate/level_0", True),
         ("val/recall@7", False),
         ("test/recall@10", False),
@@ -104,6 +108,12 @@ def test_options_of_an_own_sampler_are_checked(composer: Composer) -> None:
 )
 def test_objectives_are_metrics_that_may_choose(name: str, is_fine: bool) -> None:
     assert (not list(objective_faults(name, [5, 10]))) is is_fine
+
+
+def test_a_ratio_is_no_objective_and_the_error_that_tells_of_it_is_named() -> None:
+    (fault,) = objective_faults("val/click/calibration", [10])
+    assert "is best at 1, and neither the largest nor the smallest is better" in str(fault)
+    assert "Did you mean val/click/ece?" in str(fault)
 
 
 def test_combinations_of_many_are_each_value_once(composer: Composer) -> None:

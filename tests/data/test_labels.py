@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from genrec.contracts import GenrecError
-from genrec.data.labels import Label, chosen_labels, declared_labels
+from genrec.data.labels import Label, chosen_labels, declared_labels, label_values
 
 
 def values(column: list, **options) -> list:
@@ -84,3 +84,27 @@ def test_tasks_choose_among_labels():
     for tasks in ([], ["visit", "visit"]):
         with pytest.raises(GenrecError, match="once"):
             chosen_labels(labels, tasks)
+
+
+def test_what_is_given_another_is_none_without_it():
+    """Nobody pays who does not buy, and nobody buys who does not click, in whatever order they are declared; a number
+    is not 0 for that."""
+    options = {"given": "click"}
+    labels = declared_labels(
+        {"pay": {"given": "buy"}, "buy": options, "click": None, "stars": {**options, "kind": "regression"}}
+    )
+    frame = pl.DataFrame(
+        {
+            "pay": [None, None, 1, None, None],
+            "buy": [None, 0, 1, None, 1],
+            "click": [0, 1, 1, None, 0],
+            "stars": [None, 3, 5, None, None],
+        }
+    )
+    found, taken = label_values(list(labels.values()), frame)
+    nan = np.nan
+    expected = [[0, 0, 0, nan], [0, 0, 1, 3], [1, 1, 1, 5], [nan, nan, nan, nan], [nan, 1, 0, nan]]
+    np.testing.assert_array_equal(found, np.array(expected, dtype=np.float32))
+    assert taken.tolist() == [2, 1, 0, 0]
+    without, _ = label_values(list(labels.values()), frame.drop("click"))
+    assert np.isnan(without[0]).all()

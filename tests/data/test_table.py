@@ -360,6 +360,36 @@ def test_the_column_of_a_split_is_no_feature(tmp_path):
 
 
 @pytest.mark.parametrize("memory_map", [False, True])
+def test_conversions_that_a_table_leaves_out_without_a_click_are_none(parquet, tmp_path, memory_map):
+    """A table that tells of conversions on clicked rows alone says what one with all of them says, and reports it."""
+    left_out = tmp_path / "left_out.parquet"
+    frame().with_columns(pl.when(pl.col("click") == 1).then("buy").alias("buy")).write_parquet(left_out)
+    options = {"memory_map": memory_map, "cache_dir": str(tmp_path / "cache")}
+    whole, found = table(parquet, **options), table(str(left_out), **options)
+    assert found.fitted.tasks == whole.fitted.tasks
+    assert found.fingerprint == whole.fingerprint
+    unclicked = frame().filter(pl.col("click") == 0).height
+    told = f"buy is missing and without click, so taken for none: {unclicked:,} rows"
+    for again in (found, table(str(left_out), **options)):  # the second from files, where they are kept
+        assert told in again.describe()
+    assert not any("taken for none" in line for line in whole.describe())
+
+
+def test_rows_that_were_prepared_by_other_rules_are_prepared_again(parquet, tmp_path, monkeypatch):
+    options = {"memory_map": True, "cache_dir": str(tmp_path / "cache")}
+    _ = table(parquet, **options).loaded
+    monkeypatch.setattr("genrec.data.table.ROWS_VERSION", 1)
+    _ = table(parquet, **options).loaded
+    assert len(list((tmp_path / "cache").rglob("parts.npy"))) == 2
+
+
+def test_a_conversion_that_no_row_tells_of_is_not_taken_for_none(parquet, tmp_path):
+    frame().with_columns(pl.lit(None, pl.Boolean).alias("buy")).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(GenrecError, match=r"data\.labels\.buy: buy is missing in all training rows"):
+        _ = table(str(tmp_path / "a.parquet")).loaded
+
+
+@pytest.mark.parametrize("memory_map", [False, True])
 def test_rows_without_a_user_stay_alone_over_all_chunks(tmp_path, memory_map):
     rows = frame().with_columns(pl.when(pl.int_range(pl.len()) % 3 == 0).then(None).otherwise("user").alias("user"))
     rows.write_parquet(tmp_path / "a.parquet")

@@ -4,13 +4,20 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch import nn
 
 from genrec.contracts import DataSpec, GenrecError, RowBatch
+from genrec.data.columns import SparseOptions
+from genrec.data.fitted_features import FeatureFit, FittedFeatures
+from genrec.data.labels import declared_labels
+from genrec.data.rows import Rows, RowsView
 from genrec.features import TaskSpec
 from genrec.models.esmm import ESMM, joint_loss
+from genrec.trainers.scoring import evaluate_rows
 from tests.models.row_contract import RowContract, fit, row_batch, row_features, row_spec, rows
 from tests.nn.test_experts import expert_of, tower_of
 
@@ -131,14 +138,58 @@ def test_certain_predictions_have_finite_losses_and_gradients(
 
 
 def test_without_a_click_there_is_no_conversion() -> None:
-    """Tables may leave conversions of rows without a click unknown: the loss is over all impressions all the same."""
     model = small()
     expected, _ = model.task_losses(labelled([[0, 0], [1, 0], [1, 1]]))
-    for unclicked in (math.nan, 1.0):
-        found, _ = model.task_losses(labelled([[0, unclicked], [1, 0], [1, 1]]))
-        torch.testing.assert_close(found, expected)
+    found, _ = model.task_losses(labelled([[0, 1], [1, 0], [1, 1]]))
+    torch.testing.assert_close(found, expected)
     unknown, _ = model.task_losses(labelled([[math.nan, math.nan], [1, 0], [1, 1]]))
     assert unknown["buy"].item() != pytest.approx(expected["buy"].item())
+
+
+def table_of(labels: list[list[float]]) -> tuple[FittedFeatures, Rows]:
+    """What a table with these clicks and purchases, NaN where a cell is empty, is for a model."""
+    cells = [[None if math.isnan(value) else value for value in column] for column in zip(*labels, strict=True)]
+    frame = pl.DataFrame({"item": [str(row % 5) for row in range(len(labels))], "click": cells[0], "buy": cells[1]})
+    declared = declared_labels({"click": None, "buy": {"given": "click"}})
+    fit = FeatureFit({"item": SparseOptions()}, list(declared.values()))
+    fit.add(frame, np.arange(len(labels)))
+    fitted = fit.finish()
+    return fitted, fitted.transform(frame)
+
+
+@pytest.mark.parametrize("unclicked", [0.0, math.nan])
+def test_it_starts_at_the_rate_after_a_click_where_the_table_tells_of_clicked_rows_alone(unclicked: float) -> None:
+    """40 of 100 clicked, 10 of these bought: a quarter, not 0.25 / 0.4 of them."""
+    fitted, _ = table_of([[0, unclicked]] * 60 + [[1, 0]] * 30 + [[1, 1]] * 10)
+    assert [task.mean for task in fitted.tasks] == pytest.approx([0.4, 0.1])
+    model = ESMM(DataSpec(features=fitted.spec), embedding_dim=2, hidden_dims=[3])
+    assert torch.sigmoid(model.bias[1]).item() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("unclicked", [0.0, math.nan])
+def test_its_loss_and_the_metric_are_of_the_same_rows(unclicked: float) -> None:
+    """The log-loss of the conversion, of all rows, is its loss; that after a click is of clicked rows."""
+    fitted, table = table_of([[0, unclicked]] * 60 + [[1, 0]] * 30 + [[1, 1]] * 10)
+    torch.manual_seed(0)
+    model = ESMM(DataSpec(features=fitted.spec), embedding_dim=2, hidden_dims=[3]).eval()
+    view = RowsView(table, fitted.spec, np.zeros(100, dtype=np.uint8))
+    found = evaluate_rows(model, view, "train", progress=False)
+    losses, _ = model.task_losses(table.take(np.arange(100)))
+    assert found["train/buy/log_loss"] == pytest.approx(losses["buy"].item(), rel=1e-5)
+    after_a_click = model.predict(table.take(np.arange(60, 100)))["buy_given_click"].sum().item()
+    assert found["train/buy_given_click/calibration"] == pytest.approx(after_a_click / 10, rel=1e-5)
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_the_losses_of_two_shares_are_those_of_the_whole(column: int) -> None:
+    labels = torch.tensor([[0, 0], [1, 1], [1, 0], [0, 0], [1, 1], [0, 0], [1, 0], [1, 1]])
+    batch = replace(row_batch(8, tasks=TASKS), labels=labels.float())
+    batch.labels[[0, 2, 4], column] = math.nan  # of the first share three of four, of the second none
+    model, known = small(), (~batch.labels.isnan()).float().mean(dim=0)
+    whole, _ = model.task_losses(batch)
+    parts = [model.task_losses(replace(rows(batch, slice(rank, None, 2)), known=known))[0] for rank in (0, 1)]
+    for name in TASKS:
+        assert (parts[0][name] + parts[1][name]).item() / 2 == pytest.approx(whole[name].item(), rel=1e-6)
 
 
 def test_the_order_of_the_tasks_does_not_matter() -> None:

@@ -89,6 +89,12 @@ def test_losses_sort_upwards(root: Path) -> None:
     assert [Path(name).name for name in folders(ls("model=fm", "sort=test/log_loss"))] == ["low", "middle", "high"]
 
 
+def test_the_calibration_nearest_to_one_comes_first(root: Path) -> None:
+    for name, value in {"far": 0.2, "near": 1.1, "high": 3.0}.items():
+        make_run(root / "day" / name, model="fm", final={"test/calibration": value})
+    assert [Path(name).name for name in folders(ls("model=fm", "sort=test/calibration"))] == ["near", "high", "far"]
+
+
 def test_a_monitored_metric_sorts_in_its_own_direction(root: Path) -> None:
     for name, value in (("high", 3.0), ("low", 1.0)):
         make_run(Path(DAY) / name, final={"val/odd": value}, model="fm", monitor="val/odd", direction="min")

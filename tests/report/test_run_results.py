@@ -118,6 +118,15 @@ def test_the_best_calibration_is_the_one_nearest_to_one(tmp_path: Path) -> None:
     assert re.findall(r'class="number best"[^>]*>([^<]+)', found.body) == ["0.7000", "1.1000"]
 
 
+def test_charts_and_the_headline_take_the_calibration_nearest_to_one_for_the_best(tmp_path: Path) -> None:
+    final = {"test/calibration": 1.3, "baseline/a/test/calibration": 0.2, "baseline/b/test/calibration": 0.9}
+    folder = make_run(tmp_path / "run", final=final, monitor="val/calibration", model="fm")
+    assert headline_metric(read_run(folder)) == ("test/calibration", "1.3000", "best baseline: b 0.9000")
+    [chart] = section(folder).svgs
+    assert chart.attrib["aria-label"] == "Test calibration, nearest to 1 is best"
+    assert [bar["data-x"] for bar in sorted(shapes(chart, "bar"), key=lambda bar: float(bar["y"]))] == ["b", "fm", "a"]
+
+
 def test_what_was_not_chosen_by_a_test_metric_is_headed_by_the_usual_one(tmp_path: Path) -> None:
     final = {"test/recall@5": 0.1, "test/recall@10": 0.2, "test/ndcg@5": 0.05}
     run = read_run(make_run(tmp_path / "run", final=final, monitor="train/loss"))

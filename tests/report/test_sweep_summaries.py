@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,13 @@ def groups(tmp_path):
     for number, (lr, seed) in enumerate((lr, seed) for lr in values for seed in range(3)):
         fake_run(tmp_path / str(number), {"optimizer.lr": lr, "seed": seed}, values[lr][seed])
     return seed_groups(read_sweep(tmp_path))
+
+
+def test_the_axis_says_where_a_metric_is_best(groups):
+    assert f"{MONITOR} ↑" in seeds_chart(groups, (MONITOR, "max"))
+    name = "test/calibration"
+    known = {"values": {name: (0.9, 1.0, 1.2)}, "mean": {name: 1.03}, "low": {name: None}, "high": {name: None}}
+    assert f"{name} → 1" in seeds_chart([replace(group, **known) for group in groups], (name, "max"))
 
 
 def test_seeds_are_dots_around_their_mean_in_its_interval(groups):

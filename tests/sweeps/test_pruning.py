@@ -25,7 +25,7 @@ def study_in(
     """A study with one trial that finished well, and its address."""
     url = f"sqlite:///{folder / 'study.db'}" if file == "sqlite" else f"journal:{folder / 'study.log'}"
     study = optuna.create_study(study_name="s", storage=open_storage(url), direction=direction)
-    study.set_user_attr(PRUNER, pruner_node(pruner, startup_trials=1, warmup_epochs=2, reduction=2))
+    study.set_user_attr(PRUNER, pruner_node(pruner, startup_trials=1, warmup_epochs=2, reduction=2, max_epochs=6))
     trial = study.ask()
     for epoch, value in enumerate(GOOD, start=1):
         trial.report(value, epoch)

@@ -109,13 +109,38 @@ def test_spaces_are_described_apart() -> None:
     ("pruner", "expected"),
     [
         ("median", optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2)),
-        ("hyperband", optuna.pruners.HyperbandPruner(min_resource=2, reduction_factor=4)),
+        ("hyperband", optuna.pruners.HyperbandPruner(min_resource=2, max_resource=9, reduction_factor=4)),
         ("asha", optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=4)),
         ({"_target_": "optuna.pruners.ThresholdPruner", "lower": 0.1}, optuna.pruners.ThresholdPruner(lower=0.1)),
     ],
 )
 def test_pruners_are_nodes_that_a_job_builds(pruner: Any, expected: optuna.pruners.BasePruner) -> None:
-    node = pruner_node(pruner, startup_trials=3, warmup_epochs=2, reduction=4)
+    node = pruner_node(pruner, startup_trials=3, warmup_epochs=2, reduction=4, max_epochs=9)
     built = instantiate(node)
     assert type(built) is type(expected) and vars(built) == vars(expected)
     assert pruner_node("none", startup_trials=3, warmup_epochs=2, reduction=4) is None
+
+
+@pytest.mark.parametrize("pruner", ["hyperband", {"_target_": "optuna.pruners.HyperbandPruner", "min_resource": 2}])
+def test_hyperband_needs_a_bound_on_epochs(pruner: Any) -> None:
+    options = {"startup_trials": 3, "warmup_epochs": 2, "reduction": 4}
+    with pytest.raises(GenrecError, match=r"trainer\.max_epochs says nothing.*pruner=asha"):
+        pruner_node(pruner, **options)
+    assert (pruner_node(pruner, **options, max_epochs=9) or {})["max_resource"] == 9
+    own = {"_target_": "optuna.pruners.HyperbandPruner", "max_resource": 30}
+    assert pruner_node(own, **options) == own
+
+
+def test_the_brackets_of_hyperband_do_not_depend_on_what_has_finished() -> None:
+    """Every job builds the pruner anew: a trial that stopped after 3 epochs must not move another to a new bracket."""
+    study = optuna.create_study(study_name="s")
+    trials = [study.ask() for _ in range(12)]
+    found = []
+    for trial, epochs in zip(trials, (3, 27), strict=False):
+        trial.report(0.5, epochs)
+        study.tell(trial, 0.5)
+        node = pruner_node("hyperband", startup_trials=1, warmup_epochs=1, reduction=3, max_epochs=27)
+        pruner: Any = instantiate(node)
+        pruner.prune(study, study.get_trials()[-1])
+        found.append([pruner._get_bracket_id(study, trial) for trial in study.get_trials()])
+    assert found[0] == found[1] and len(set(found[0])) > 1

@@ -9,12 +9,15 @@ from typing import Any
 
 import optuna
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from genrec.artifacts import write_json
+from genrec.config.search_space import read_space
 from genrec.contracts import GenrecError
 from genrec.sweeps.pruning import VARIABLE
-from genrec.sweeps.search import Search
+from genrec.sweeps.search import Search, most_epochs
 from genrec.sweeps.storage import open_storage
 from tests.sweeps.search_toys import MONITOR, Job, World, write_run
 
@@ -242,11 +245,19 @@ def test_several_objectives_end_in_a_front(world: World, caplog: pytest.LogCaptu
         ({"objectives": [MONITOR, "val/loss"], "pruner": "median"}, "several objectives cannot prune"),
         ({"objectives": ["val/loss"], "pruner": "asha"}, "goes the other way"),
         ({"objectives": [MONITOR, "val/loss"], "sampler": "cmaes"}, "one objective"),
+        ({"pruner": "hyperband"}, r"trainer\.max_epochs says nothing"),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(world: World, options: dict[str, Any], expected: str) -> None:
     with pytest.raises(GenrecError, match=expected):
         world.search(peak, SPACE, **options).run()
+
+
+@pytest.mark.parametrize(("words", "expected"), [((), 30), (("trainer.max_epochs=3,9",), 9),
+                                                 (("trainer.max_epochs=range(2,8)",), 7)])  # fmt: skip
+def test_hyperband_knows_the_most_epochs_of_any_trial(words: tuple[str, ...], expected: int) -> None:
+    space, _ = read_space(OverridesParser.create().parse_overrides(["lr=interval(0,1)", *words]))
+    assert most_epochs(OmegaConf.create({"trainer": {"max_epochs": 30}}), space) == expected
 
 
 def test_a_study_of_another_search_is_not_continued(world: World) -> None:

@@ -15,7 +15,7 @@ from genrec.data.ragged import Ragged
 from genrec.data.sequences import SequencesView
 from genrec.models.popularity import Popularity
 from genrec.schedulers import Linear
-from genrec.trainers.advanced import AdvancedTrainer, metric_mode, readable
+from genrec.trainers.advanced import AdvancedTrainer, readable
 
 
 class Scripted(AdvancedTrainer):
@@ -195,10 +195,11 @@ def test_validation_does_not_change_what_is_learned(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "mode"), [("val/loss", "min"), ("val/rmse", "min"), ("val/error@5", "min"), ("val/ndcg@10", "max")]
+    ("name", "mode"), [("val/rmse", "min"), ("train/loss/buy", "min"), ("train/kl", "min"), ("val/ndcg@10", "max")]
 )
-def test_metric_mode(name: str, mode: str) -> None:
-    assert metric_mode(name) == mode
+def test_the_direction_is_that_of_the_monitor_unless_told(name: str, mode: str) -> None:
+    assert AdvancedTrainer(monitor=name).direction == mode
+    assert AdvancedTrainer(monitor=name, mode="max").direction == "max"
 
 
 def test_readable() -> None:
