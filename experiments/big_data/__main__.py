@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.big_data", description=__doc__)
-    parser.add_argument("--millions", type=float, nargs="+", default=[1, 5, 10, 50], help="interactions of each log")
+    parser.add_argument("--millions", type=float, nargs="+", default=[1, 5, 10, 50, 100], help="interactions")
     parser.add_argument("--memory-gib", type=float, default=6.0, help="what every command may allocate; default 6")
     parser.add_argument("--folder", type=Path, default=Path("outputs"), help="of its big_data/: data, caches, runs")
     parser.add_argument("--output", type=Path, default=HERE, help="of results, plot and page; default: this study's")
