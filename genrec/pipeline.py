@@ -41,7 +41,7 @@ from genrec.run_folder import (
     words_given,
 )
 from genrec.semantic_ids import SemanticIds
-from genrec.trainers.world import ALONE, World, leave
+from genrec.trainers.world import ALONE, World, leave, tell_lightning
 
 if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
@@ -404,6 +404,7 @@ def prepare(config: DictConfig, context: RunContext, stages: Stages | None = Non
 def _meet(hardware: Hardware, world: World) -> None:
     """Brings the processes in touch; from now on each keeps to its part of the processor."""
     hardware.world = world.met(hardware.device)
+    tell_lightning(world)
     if world.size > 1:
         hardware.prepare()
 

@@ -22,6 +22,7 @@ from hypothesis import settings
 from genrec.data.dataset import Dataset
 from genrec.data.interactions import DataReport, InteractionLog, SourceData
 from genrec.data.splits import LeaveOneOut
+from genrec.trainers.world import ALONE, tell_lightning
 
 REPOSITORY = Path(__file__).parents[1]
 _NETWORK = "GLOO_SOCKET_IFNAME"
@@ -32,13 +33,14 @@ settings.load_profile("tests")
 
 @pytest.fixture(autouse=True)
 def switches_of_the_process() -> Iterator[None]:
-    """A run sets threads, denormals, determinism and the network of its process. No test finds those of another."""
+    """A run sets threads, denormals, determinism, the network and who writes. No test finds those of another."""
     threads, network = torch.get_num_threads(), os.environ.get(_NETWORK)
     torch.set_flush_denormal(False)
     yield
     torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
     torch.use_deterministic_algorithms(False)
+    tell_lightning(ALONE)
     if network is None:
         os.environ.pop(_NETWORK, None)
 

@@ -13,7 +13,7 @@ import torch
 
 from genrec.annotations import Count, check_fields
 from genrec.contracts import GenrecError
-from genrec.trainers.world import ALONE, Launcher, World, joined, launched
+from genrec.trainers.world import ALONE, Launcher, World, joined, launched, tell_lightning
 
 logger = logging.getLogger("genrec.trainers")
 
@@ -147,7 +147,8 @@ class Hardware:
         )
 
     def prepare(self) -> torch.device:
-        """Sets the process-wide switches (threads, denormals, determinism) and returns the device."""
+        """Sets the process-wide switches (threads, denormals, determinism, who writes) and returns the device."""
+        tell_lightning(self.world)
         if self.num_threads is not None:
             torch.set_num_threads(self.num_threads)
         elif self.world.local_size > 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from genrec.trainers.division import divide
@@ -93,7 +92,6 @@ class _Averaged(DDPStrategy):
         # Lightning's own would also start the random numbers anew, unlike in a run of one process.
         self.set_world_ranks()
         self._process_group_backend = self._get_process_group_backend()
-        rank_zero_only.rank = self.global_rank
 
     def configure_ddp(self) -> None:
         if not self.by_hand:

@@ -156,6 +156,14 @@ def launched() -> Launcher | None:
     return "slurm" if _slurm() is not None else None
 
 
+def tell_lightning(world: World) -> None:
+    """Which process this is, so that Lightning's loggers write in the first alone: of themselves they would take a task
+    of Slurm that is a run of its own for one of several."""
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    rank_zero_only.rank = world.rank
+
+
 def joined() -> World:
     """The world of a process that torchrun, Slurm or a run of several processes has started."""
     slurm = _slurm()

@@ -70,6 +70,19 @@ def test_the_place_of_a_task(changes: dict[str, str], expected: list[str], envir
     assert [str(world.local_rank), str(world.local_size)] == expected[2:4]
 
 
+def test_a_task_that_is_a_run_of_its_own_writes(tmp_path: Path) -> None:
+    """Fault: Lightning reads the number of the task, and its loggers are silent in all but the first."""
+    code = "import sys; from genrec.run import main; sys.argv[1:] = sys.argv[1].split(); main()"
+    words = "model=popularity data=synthetic data.source.num_users=60 data.source.num_items=30 baselines=null "
+    words += f"logger=csv hardware=cpu progress=false runs_dir={tmp_path} hydra.run.dir={tmp_path / 'run'}"
+    variables = {**os.environ, **TASK, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, words], env=variables, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list((tmp_path / "run").rglob("metrics.csv"))
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"SLURM_JOB_NAME": "interactive"}, {"SLURM_STEP_NUM_TASKS": "1"}, {"SLURM_STEP_ID": None}],
