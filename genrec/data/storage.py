@@ -38,7 +38,7 @@ FORMAT_VERSION = 1
 INTERACTIONS_FILE, ITEMS_FILE, USERS_FILE = "interactions.parquet", "items.parquet", "users.parquet"
 _TABLES = (INTERACTIONS_FILE, ITEMS_FILE, USERS_FILE)
 VECTORS_FILE, DESCRIPTION_FILE = "item_vectors.npy", "dataset.json"
-_REPORT = dict[str, dict[str, int] | list[str]]
+_REPORT = {"counts": dict[str, int], "notes": list[str]}
 
 
 def save_folder(
@@ -105,7 +105,9 @@ def load_folder(folder: Path) -> SourceData:
     path = folder / DESCRIPTION_FILE
     description = read_json(path)
     report = description.get("report", {}) if isinstance(description, dict) else None
-    if report is None or not accepts(checkable(_REPORT), report):
+    if not isinstance(report, dict) or not all(
+        name not in report or accepts(checkable(kind), report[name]) for name, kind in _REPORT.items()
+    ):
         raise GenrecError(f"{path} describes no data set. Remove it to have the folder read as plain tables.")
     if description.get("format") != FORMAT_VERSION:
         raise GenrecError(

@@ -79,6 +79,15 @@ def test_changed_tables_are_noticed(data, tmp_path):
         load_folder(tmp_path)
 
 
+@pytest.mark.parametrize("report", [[], {"notes": {}}, {"notes": [1]}, {"counts": []}, {"counts": {"users": "many"}}])
+def test_a_report_that_is_none_is_refused(data, tmp_path, report):
+    save_folder(data, tmp_path, name="mine")
+    path = tmp_path / "dataset.json"
+    write_json(path, {**read_json(path, dict), "report": report})
+    with pytest.raises(GenrecError, match="describes no data set"):
+        load_folder(tmp_path)
+
+
 def test_another_format_version(data, tmp_path):
     save_folder(data, tmp_path, name="mine")
     write_json(tmp_path / "dataset.json", {"format": 99})
